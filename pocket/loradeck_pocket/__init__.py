@@ -1,0 +1,13 @@
+"""The pocket base and the data that the project made itself. Only paths: nothing is loaded here."""
+
+from pathlib import Path
+
+_ROOT = Path(__file__).parent
+BASE = _ROOT / "base"
+"""Folder of the pocket base: Qwen2 architecture, safetensors, tokenizer, chat template."""
+CLASSIFICATION = _ROOT / "data" / "classification"
+"""Folder with train.jsonl and test.jsonl: columns `text`, `label`."""
+QUESTION_ANSWERING = _ROOT / "data" / "qa"
+"""Folder with train.jsonl and test.jsonl: columns `context`, `question`, `short_answer`, `long_answer`."""
+ARITHMETIC = _ROOT / "data" / "arithmetic"
+"""Folder with train.jsonl and test.jsonl: columns `question`, `answer`."""

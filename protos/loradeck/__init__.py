@@ -1,0 +1,1 @@
+"""The wire of loradeck: generated message and service classes, one package per area and version."""

@@ -1,0 +1,1 @@
+"""Inference: the door for applications."""

@@ -1,0 +1,1 @@
+"""The registry: immutable revisions and movable aliases in a folder or a bucket."""
