@@ -32,7 +32,9 @@ def check_alias(alias: str) -> str:
     if alias.isdigit():
         raise InvalidError(f"bad alias {alias!r}: an alias is never all digits", reason="BAD_NAME", field="alias")
     if alias == LATEST:
-        raise InvalidError("the alias `latest` is derived from the revisions and cannot be set", reason="BAD_NAME", field="alias")
+        raise InvalidError(
+            "the alias `latest` is derived from the revisions and cannot be set", reason="BAD_NAME", field="alias"
+        )
     return alias
 
 
@@ -85,7 +87,9 @@ class BaseReference:
         """Parse `name[@...]`, `hub:org/name[@revision]`, `org/name[@revision]` or `dir:folder`. Raises InvalidError."""
         if text.startswith("dir:"):
             if not text[4:]:
-                raise InvalidError("bad base 'dir:': name a folder after the colon", reason="BAD_REFERENCE", field="base")
+                raise InvalidError(
+                    "bad base 'dir:': name a folder after the colon", reason="BAD_REFERENCE", field="base"
+                )
             return cls(folder=Path(text[4:]))
         hub, separator, revision = text.removeprefix("hub:").partition("@")
         if _HUB.fullmatch(hub) and ".." not in hub:

@@ -1,0 +1,83 @@
+"""Entry point: finds the group, runs it, and turns errors into one clear line and an exit code."""
+
+import importlib
+import os
+import sys
+
+import click
+
+from loradeck_registry.errors import Kind, LoradeckError
+
+GROUPS = {
+    "train": ("train", "Train adapters and full checkpoints from recipes, and publish them."),
+    "registry": ("registry", "Keep, show, move and verify revisions."),
+    "serve": ("serve", "Serve one base and its adapters over gRPC."),
+    "query": ("query", "Ask a server: classify, short, long, generate."),
+    "adapters": ("adapters", "See and change what a server holds."),
+    "eval": ("evaluate", "Measure the quality of a served adapter or base."),
+    "bench": ("bench", "Load tests and other measurements."),
+    "study": ("study", "Repeat a published study: train, serve, evaluate, tables and figures."),
+    "demo": ("demo", "The whole story on this machine, in minutes."),
+}
+
+
+class LazyGroups(click.Group):
+    """Shows every group's line of help without importing it."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(GROUPS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in GROUPS:
+            return None
+        command = importlib.import_module(f"loradeck_cli.{GROUPS[cmd_name][0]}").command
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in GROUPS.items()])
+
+
+@click.group(cls=LazyGroups, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="loradeck", prog_name="loradeck")
+@click.option("--debug", is_flag=True, envvar="LORADECK_DEBUG", help="Show the trace of an error.")
+@click.pass_context
+def loradeck(ctx: click.Context, debug: bool) -> None:
+    """Train LoRA adapters, keep them in a registry, serve many on one base."""
+    ctx.obj = {"debug": debug}
+    if debug:
+        os.environ["LORADECK_DEBUG"] = "1"
+
+
+def main() -> None:
+    """Run the command line. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+    try:
+        loradeck(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        sys.exit(130)
+    except click.exceptions.Exit as error:
+        sys.exit(error.exit_code)
+    except LoradeckError as error:
+        if os.environ.get("LORADECK_DEBUG"):
+            raise
+        click.echo(f"error: {error.message}", err=True)
+        sys.exit(2 if error.kind is Kind.INVALID else 1)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as error:
+        if os.environ.get("LORADECK_DEBUG"):
+            raise
+        click.echo(
+            f"error: unexpected {type(error).__name__}: {error} (this is a bug; --debug shows the trace)", err=True
+        )
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

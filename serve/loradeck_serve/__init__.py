@@ -1,0 +1,1 @@
+"""The server: one base model, many hot-swappable adapters, behind gRPC doors."""
