@@ -1,0 +1,140 @@
+"""Generate the classification set: nine classes of synthetic media fragments, split by template family.
+
+    python generate.py                                            # train.jsonl and test.jsonl
+    python generate.py --unlabelled 60000 --out FILE --seed 7     # extra text of the training families, no labels
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from grammar import LABELS, Frame, Text, compile_frame, read_sections  # noqa: E402
+
+OUTPUT = Path(__file__).resolve().parents[2] / "loradeck_pocket" / "data" / "classification"
+TRAIN_PER_CLASS, TEST_PER_CLASS = 300, 60
+TRAIN_SEED, TEST_SEED = 11, 12
+MIN_WORDS, MAX_WORDS = 40, 120
+SCIENCE, TELECOM, AI, FINTECH, DIGITAL, EDTECH, BUSINESS, ENERGY, MEDTECH = LABELS
+NEAR = {
+    SCIENCE: (BUSINESS, DIGITAL, AI, ENERGY, MEDTECH),
+    TELECOM: (DIGITAL, BUSINESS, FINTECH, ENERGY),
+    AI: (SCIENCE, DIGITAL, MEDTECH, EDTECH, FINTECH),
+    FINTECH: (BUSINESS, AI, DIGITAL, TELECOM),
+    DIGITAL: (BUSINESS, SCIENCE, AI, MEDTECH),
+    EDTECH: (AI, DIGITAL, SCIENCE, TELECOM),
+    BUSINESS: (DIGITAL, SCIENCE, FINTECH, MEDTECH, ENERGY),
+    ENERGY: (SCIENCE, BUSINESS, TELECOM, AI),
+    MEDTECH: (AI, DIGITAL, BUSINESS, SCIENCE),
+}
+
+
+class Split:
+    """The frames of one side: families of shared frames by role, and frames of each class."""
+
+    def __init__(self, name: str) -> None:
+        self.families: dict[str, dict[str, list[Frame]]] = {}
+        for family, lines in read_sections(f"{name}_shared.txt").items():
+            roles = self.families.setdefault(family, {})
+            for line in lines:
+                roles.setdefault(line[0], []).append(compile_frame(line[2:]))
+        self.of_class = {
+            label: [compile_frame(line) for line in lines] for label, lines in read_sections(f"{name}_class.txt").items()
+        }
+
+    def text(self, rng: random.Random, label: str, family: str) -> str | None:
+        """One fragment whose lead, body and conclusion treat ``label``; None when its length is out of bounds."""
+        roles = self.families[family]
+        other = rng.choice(NEAR[label]) if rng.random() < 0.6 else rng.choice([x for x in LABELS if x != label])
+        third = rng.choice([x for x in LABELS if x not in (label, other)])
+        state = Text(rng)
+        own = rng.sample(self.of_class[label], 3)
+        foreign = rng.sample(self.of_class[other], 3)
+        draw = rng.random()
+        if draw < 0.3:
+            lead = rng.choice(roles["H"])
+        elif draw < 0.6:
+            lead = own.pop()
+        else:
+            lead = rng.choice(roles["L"])
+        body: list[tuple[Frame, str, str]] = []
+        shared_body = rng.sample(roles["B"], 2)
+        for _ in range(1 if rng.random() < 0.4 else 2):
+            body.append((own.pop() if rng.random() < 0.5 else shared_body.pop(), label, other))
+        shared_aside = rng.sample(roles["A"], 2)
+        draw = rng.random()
+        for _ in range(1 if draw < 0.3 else 2):
+            frame, next_other = (foreign.pop(), label) if rng.random() < 0.5 else (shared_aside.pop(), third)
+            body.append((frame, other, next_other))
+        rng.shuffle(body)
+        sentences = [state.sentence(lead, label, other)]
+        sentences += [state.sentence(*item) for item in body]
+        if rng.random() < 0.35:
+            filler = state.sentence(rng.choice(roles["F"]), label, other)
+            sentences.insert(rng.randrange(1, len(sentences) + 1), filler)
+        sentences.append(state.sentence(rng.choice(roles["C"]), label, other))
+        text = " ".join(sentences)
+        return text if MIN_WORDS <= len(text.split()) <= MAX_WORDS else None
+
+    def rows(self, seed: int) -> Iterator[dict[str, str]]:
+        """Endless distinct rows, the classes and families in turn; the same for the same seed."""
+        rng = random.Random(seed)
+        families = list(self.families)
+        seen: set[str] = set()
+        number = 0
+        while True:
+            label = LABELS[number % len(LABELS)]
+            family = families[number // len(LABELS) % len(families)]
+            text = self.text(rng, label, family)
+            if text is not None and text not in seen:
+                seen.add(text)
+                number += 1
+                yield {"text": text, "label": label, "family": family}
+
+
+def unlabelled(count: int, seed: int) -> Iterator[str]:
+    """``count`` distinct fragments of the training families; seeds other than the training set's give fresh text."""
+    rows = Split("train").rows(seed)
+    return (next(rows)["text"] for _ in range(count))
+
+
+def write_jsonl(path: Path, rows: list[dict[str, str]]) -> None:
+    """Write rows as JSON lines, UTF-8."""
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+
+
+def build(folder: Path) -> None:
+    """Write train.jsonl and test.jsonl, each shuffled with its own seed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, seed, per_class in (("train", TRAIN_SEED, TRAIN_PER_CLASS), ("test", TEST_SEED, TEST_PER_CLASS)):
+        source = Split(name).rows(seed)
+        rows = [next(source) for _ in range(per_class * len(LABELS))]
+        random.Random(seed).shuffle(rows)
+        write_jsonl(folder / f"{name}.jsonl", rows)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--unlabelled", type=int, metavar="COUNT", help="write COUNT unlabelled rows of training families")
+    parser.add_argument("--out", type=Path, help="output file (--unlabelled) or folder; by default the package's data folder")
+    parser.add_argument("--seed", type=int, default=1001, help="seed of the unlabelled text, not 11 or 12 (default 1001)")
+    arguments = parser.parse_args()
+    if arguments.unlabelled is None:
+        build(arguments.out or OUTPUT)
+        return
+    if arguments.out is None or arguments.unlabelled < 1 or arguments.seed in (TRAIN_SEED, TEST_SEED):
+        parser.error("--unlabelled needs a positive COUNT, --out FILE and a --seed other than 11 and 12")
+    with arguments.out.open("w", encoding="utf-8") as file:
+        for text in unlabelled(arguments.unlabelled, arguments.seed):
+            file.write(json.dumps({"text": text}, ensure_ascii=False) + "\n")
+
+
+if __name__ == "__main__":
+    main()
