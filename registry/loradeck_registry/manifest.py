@@ -63,7 +63,7 @@ class Manifest(_Strict):
     task: dict[str, Any] | None = Field(default=None, description="a `loradeck_tasks.Task`, as JSON")
     provenance: dict[str, Any] = Field(
         default_factory=dict,
-        description="what produced it: recipe, data, seed, packages, hardware, seconds, peak_bytes, tokens, loss_history",
+        description="what produced it: recipe, data, seed, packages, hardware, seconds, memory, tokens, loss history",
     )
     probe: dict[str, Any] | None = Field(default=None, description="a `loradeck_tasks.Probe`, as JSON")
     licence: str | None = Field(default=None, description="SPDX expression")

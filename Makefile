@@ -1,0 +1,41 @@
+# Everything a fresh machine needs is set up by the target that needs it, into .venv, and nothing outside this folder.
+PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3,$(if $(shell $(p) -c 'import sys; sys.exit(not (3,11) <= sys.version_info < (3,13))' 2>/dev/null && echo y),$(p))))
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PACKAGES := registry train serve bench cli pocket tests protos
+
+.PHONY: demo test test-unit lint format protos clean setup
+
+demo: $(STAMP)
+	$(BIN)/loradeck demo $(DEMO_ARGS)
+
+test: $(STAMP)
+	$(BIN)/python -m pytest $(TEST_ARGS)
+
+test-unit: $(STAMP)
+	$(BIN)/python -m pytest -m "not e2e" $(TEST_ARGS)
+
+lint: $(STAMP)
+	$(BIN)/ruff format --check $(PACKAGES)
+	$(BIN)/ruff check $(PACKAGES)
+	$(BIN)/mypy
+	$(BIN)/python protos/generate.py --check
+
+format: $(STAMP)
+	$(BIN)/ruff format $(PACKAGES)
+	$(BIN)/ruff check --fix $(PACKAGES)
+
+protos: $(STAMP)
+	$(BIN)/python protos/generate.py
+
+setup: $(STAMP)
+
+# The script compares the project's own files with what it installed: a second call returns at once.
+$(STAMP): pyproject.toml constraints.txt deploy/setup.sh
+	@test -n "$(PYTHON)" || { echo "loradeck needs Python 3.11 or 3.12: install it, or say make PYTHON=/path/to/python3.11"; exit 1; }
+	sh deploy/setup.sh $(PYTHON) $(VENV)
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
