@@ -57,7 +57,13 @@ def test_package_imports_only_what_the_layers_allow(package: str) -> None:
 
 @pytest.mark.parametrize(
     "module",
-    ["loradeck_registry.registry", "loradeck_tasks.rendering", "loradeck_client", "loradeck_cli.main", "loradeck_pocket"],
+    [
+        "loradeck_registry.registry",
+        "loradeck_tasks.rendering",
+        "loradeck_client",
+        "loradeck_cli.main",
+        "loradeck_pocket",
+    ],
 )
 def test_light_module_loads_no_heavy_package(module: str) -> None:
     code = f"import sys, {module}; print([m for m in {HEAVY!r} if m in sys.modules])"

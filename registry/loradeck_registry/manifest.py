@@ -14,9 +14,6 @@ Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
 FilePath = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*$")]
 """Path of a file inside a revision: relative, forward slashes, no hidden or parent parts."""
 
-FORMAT = 1
-"""Version of the manifest's own format."""
-
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -55,7 +52,7 @@ class Lora(_Strict):
 class Manifest(_Strict):
     """A revision. Equal content gives equal bytes and so an equal digest (`canonical_json`, `digest`)."""
 
-    format: Literal[1] = FORMAT
+    format: Literal[1] = 1
     kind: Literal["adapter", "full", "base"]
     base: BaseIdentity
     lora: Lora | None = Field(default=None, description="set exactly for kind adapter")

@@ -24,5 +24,7 @@ def test_tiny_base_and_adapter_load_and_differ(tmp_path: Path, architecture: str
     for seed in (1, 2):
         adapter = make_tiny_adapter(base, tmp_path / f"adapter{seed}", seed=seed, added_tokens=4)
         tuned = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), adapter)
-        outputs.append(tuned.generate(input_ids=prompt, max_new_tokens=8, do_sample=False)[0, prompt.shape[1] :].tolist())
+        outputs.append(
+            tuned.generate(input_ids=prompt, max_new_tokens=8, do_sample=False)[0, prompt.shape[1] :].tolist()
+        )
     assert len({tuple(o) for o in outputs}) == 3
