@@ -1,0 +1,120 @@
+"""Rows of a data set: JSONL, CSV or Parquet files, or the project's own sets; checked columns, stratified samples."""
+
+import csv
+import json
+import random
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import loradeck_pocket
+from loradeck_registry.errors import InvalidError, NotFoundError, PreconditionError
+
+Row = dict[str, str]
+
+COLUMNS: dict[str, tuple[str, ...]] = {
+    "classification": ("text", "label"),
+    "short_qa": ("context", "question", "short_answer"),
+    "long_qa": ("context", "question", "long_answer"),
+}
+"""Columns that each task needs; the last one is the reference."""
+
+_POCKET = {
+    "pocket:classification": loradeck_pocket.CLASSIFICATION,
+    "pocket:qa": loradeck_pocket.QUESTION_ANSWERING,
+}
+
+
+def read_rows(source: str, task: str, *, split: str = "test") -> list[Row]:
+    """Rows of `source` with the columns of `task` as text.
+
+    `source` is `pocket:classification`, `pocket:qa`, a .jsonl, .csv or .parquet file, or a folder with one named after
+    `split`. Raises NotFoundError, or InvalidError for a missing column (named, with the row) or an empty set.
+    """
+    path = _find(source, split)
+    readers = {".jsonl": _read_jsonl, ".csv": _read_csv, ".parquet": _read_parquet}
+    if path.suffix not in readers:
+        raise InvalidError(f"cannot read {path.name}: use .jsonl, .csv or .parquet", reason="BAD_FORMAT", field="data")
+    rows: list[Row] = []
+    for number, raw in enumerate(readers[path.suffix](path), start=1):
+        rows.append(_check(raw, COLUMNS[task], path, number, task))
+    if not rows:
+        raise InvalidError(f"no rows in {path}", reason="EMPTY_DATA", field="data")
+    return rows
+
+
+def sample(rows: Sequence[Row], limit: int | None, *, by: str | None = None, seed: int = 0) -> list[Row]:
+    """At most `limit` rows, the same ones for the same seed, in their first order; with `by`, every value of that
+    column keeps its share as nearly as whole rows allow. Raises InvalidError unless limit is 1 or more."""
+    if limit is None or limit >= len(rows):
+        return list(rows)
+    if limit < 1:
+        raise InvalidError("the limit must be 1 row or more", reason="BAD_LIMIT", field="limit")
+    groups: dict[str, list[int]] = defaultdict(list)
+    for position, row in enumerate(rows):
+        groups[row[by] if by else ""].append(position)
+    rng = random.Random(seed)
+    ranked: list[tuple[float, float, int]] = []
+    for key in sorted(groups):
+        positions = groups[key]
+        rng.shuffle(positions)
+        # A row's rank inside its group, as a share of the group: cutting at any length keeps the shares.
+        ranked += [((rank + 0.5) / len(positions), rng.random(), p) for rank, p in enumerate(positions)]
+    return [rows[position] for _, _, position in sorted(sorted(ranked)[:limit], key=lambda entry: entry[2])]
+
+
+def _find(source: str, split: str) -> Path:
+    if source.startswith("pocket:"):
+        if source not in _POCKET:
+            raise NotFoundError(f"no data set {source!r}: there are {', '.join(sorted(_POCKET))}", field="data")
+        return _POCKET[source] / f"{split}.jsonl"
+    path = Path(source)
+    if path.is_dir():
+        found = [path / f"{split}{suffix}" for suffix in (".jsonl", ".csv", ".parquet")]
+        existing = [candidate for candidate in found if candidate.is_file()]
+        if not existing:
+            raise NotFoundError(f"no {split}.jsonl, {split}.csv or {split}.parquet in {source}", field="data")
+        return existing[0]
+    if not path.is_file():
+        raise NotFoundError(f"no data at {source}: give a file, a folder or one of {', '.join(_POCKET)}", field="data")
+    return path
+
+
+def _check(raw: Any, columns: tuple[str, ...], path: Path, number: int, task: str) -> Row:
+    if not isinstance(raw, dict):
+        raise InvalidError(f"{path.name} row {number}: not an object with columns", reason="BAD_ROW", field="data")
+    missing = [column for column in columns if raw.get(column) is None]
+    if missing:
+        raise InvalidError(
+            f"{path.name} row {number}: column {missing[0]!r} is missing; {task} needs {', '.join(columns)}, "
+            f"the row has {', '.join(map(str, raw)) or 'none'}",
+            reason="MISSING_COLUMN",
+            field=missing[0],
+        )
+    return {column: str(raw[column]) for column in columns}
+
+
+def _read_jsonl(path: Path) -> Iterable[Any]:
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                try:
+                    yield json.loads(line)
+                except ValueError as error:
+                    raise InvalidError(f"{path.name} line {number}: {error}", reason="BAD_ROW", field="data") from None
+
+
+def _read_csv(path: Path) -> Iterable[Any]:
+    with path.open(encoding="utf-8-sig", newline="") as lines:
+        yield from csv.DictReader(lines)
+
+
+def _read_parquet(path: Path) -> Iterable[Any]:
+    try:
+        from pyarrow import parquet
+    except ImportError:
+        raise PreconditionError(
+            "reading Parquet needs pyarrow: pip install pyarrow", reason="MISSING_PACKAGE"
+        ) from None
+    yield from parquet.read_table(path).to_pylist()

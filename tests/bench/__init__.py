@@ -1,0 +1,1 @@
+"""Tests of evaluation, load tests, storage and swap measurement, reports and the demo."""
