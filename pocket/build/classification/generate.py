@@ -15,7 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from grammar import LABELS, Frame, Text, compile_frame, read_sections  # noqa: E402
+from grammar import LABELS, OWN_PHRASES, Frame, Text, compile_frame, read_sections  # noqa: E402
 
 OUTPUT = Path(__file__).resolve().parents[2] / "loradeck_pocket" / "data" / "classification"
 TRAIN_PER_CLASS, TEST_PER_CLASS = 300, 60
@@ -49,7 +49,8 @@ class Split:
         }
 
     def text(self, rng: random.Random, label: str, family: str) -> str | None:
-        """One fragment whose lead, body and conclusion treat ``label``; None when its length is out of bounds."""
+        """One fragment whose lead, body and conclusion treat ``label``; None when its length is out of bounds or
+        neither lead nor conclusion names a phrase that belongs to this class alone (the theme would be undecidable)."""
         roles = self.families[family]
         other = rng.choice(NEAR[label]) if rng.random() < 0.6 else rng.choice([x for x in LABELS if x != label])
         third = rng.choice([x for x in LABELS if x not in (label, other)])
@@ -79,6 +80,9 @@ class Split:
             filler = state.sentence(rng.choice(roles["F"]), label, other)
             sentences.insert(rng.randrange(1, len(sentences) + 1), filler)
         sentences.append(state.sentence(rng.choice(roles["C"]), label, other))
+        ends = f"{sentences[0]} {sentences[-1]}"
+        if not any(phrase in ends for phrase in state.used & OWN_PHRASES[label]):
+            return None
         text = " ".join(sentences)
         return text if MIN_WORDS <= len(text.split()) <= MAX_WORDS else None
 

@@ -22,6 +22,7 @@ LABELS = (
     "EnergyTech",
     "MedTech",
 )
+LABEL_OF_CODE = dict(zip("STAFDEBNM", LABELS, strict=True))
 FOLDER = Path(__file__).resolve().parent / "grammar"
 SINGULAR_HEADS = {"physics", "mathematics", "analytics", "ethics", "business", "access", "process", "service", "progress"}
 ARTICLE = re.compile(r"\b([Aa]) (?=[AEIOUaeiou])(?!uni|use|usu|one|eu)")
@@ -47,17 +48,14 @@ def read_sections(name: str) -> dict[str, list[str]]:
 
 
 def compile_frame(line: str) -> Frame:
-    """Parse a frame into parts: ("text", s), ("choice", a, b...), ("agree", singular, plural), ("slot", key, who, capital)."""
+    """Parse a frame into parts: ("text", s), ("choice", a, b...), ("slot", name, owner, capital)."""
     parts: list[Part] = []
     for index, piece in enumerate(re.split(r"\{([^}]*)\}", line)):
         if index % 2 == 0:
             if piece:
                 parts.append(("text", piece))
-        elif "|" in piece:
+        elif "|" in piece or "/" in piece:
             parts.append(("choice", *piece.split("|")))
-        elif "/" in piece:
-            singular, plural = piece.split("/")
-            parts.append(("agree", singular, plural))
         else:
             key, _, flag = piece.partition(":")
             owner, _, name = key.rpartition(".")
@@ -76,15 +74,28 @@ def split_list(line: str) -> list[str]:
     return [item.strip() for item in line.split(";") if item.strip()]
 
 
+def own_phrases() -> dict[str, set[str]]:
+    """Label -> the phrases of phrases.txt, which are written for that class."""
+    return {
+        label: {phrase for line in lines for phrase in split_list(line[2:])}
+        for label, lines in read_sections("phrases.txt").items()
+    }
+
+
 def load_phrases() -> dict[str, dict[str, list[str]]]:
-    """Topical phrases: label -> kind (t, p, v, m, a, u, j) -> phrases."""
+    """Topical phrases: label -> kind (t, p, v, m, a, u, j) -> phrases, those of overlap.txt among them."""
     table: dict[str, dict[str, list[str]]] = {}
     for label, lines in read_sections("phrases.txt").items():
         table[label] = {line[0]: split_list(line[2:]) for line in lines}
+    for line in read_sections("overlap.txt")["overlap"]:
+        kind, codes, phrase = line.split(" ", 2)
+        for code in codes:
+            table[LABEL_OF_CODE[code]][kind].append(phrase)
     return table
 
 
 PHRASES = load_phrases()
+OWN_PHRASES = own_phrases()
 NAMES = {key: split_list(" ".join(lines)) for key, lines in read_sections("names.txt").items()}
 
 
@@ -154,9 +165,8 @@ class Text:
             if kind == "text":
                 out.append(part[1])
             elif kind == "choice":
-                out.append(self.pick(part[1:]))
-            elif kind == "agree":
-                out.append(part[2] if is_plural(last) else part[1])
+                singular, _, plural = self.pick(part[1:]).partition("/")
+                out.append(plural if plural and is_plural(last) else singular)
             else:
                 _, name, owner, flag = part
                 if len(name) == 1 and name.islower():
