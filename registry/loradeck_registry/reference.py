@@ -62,7 +62,8 @@ class Reference:
             return cls(name, alias=LATEST)
         if selector.isdigit() or ":" in selector or not _NAME.fullmatch(selector):
             raise InvalidError(
-                f"bad reference {text[:120]!r}: after @ comes a revision number (7), an alias (prod) or sha256:<64 hex digits>",
+                f"bad reference {text[:120]!r}: "
+                "after @ comes a revision number (7), an alias (prod) or sha256:<64 hex digits>",
                 reason="BAD_REFERENCE",
                 field="reference",
             )

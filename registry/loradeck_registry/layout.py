@@ -1,0 +1,64 @@
+"""Object keys: where everything lives in a registry."""
+
+from datetime import UTC, datetime
+
+MARKER = "loradeck-registry.json"
+"""Its presence makes a folder or bucket prefix a registry."""
+BLOBS = "blobs/sha256"
+MANIFESTS = "manifests/sha256"
+REVISIONS = "revisions"
+ALIASES = "aliases"
+ATTACHMENTS = "attachments"
+CHANGES = "changes"
+
+
+def blob(sha256: str) -> str:
+    """Key of a file's bytes, by 64 hex digits."""
+    return f"{BLOBS}/{sha256[:2]}/{sha256}"
+
+
+def manifest(digest: str) -> str:
+    """Key of a manifest, by `sha256:...`."""
+    hexdigits = digest.removeprefix("sha256:")
+    return f"{MANIFESTS}/{hexdigits[:2]}/{hexdigits}"
+
+
+def revisions(name: str) -> str:
+    """Folder of a name's revision records."""
+    return f"{REVISIONS}/{name}"
+
+
+def aliases(name: str) -> str:
+    """Folder that holds one folder per alias."""
+    return f"{ALIASES}/{name}"
+
+
+def alias_log(name: str, alias: str) -> str:
+    """Folder of an alias's log."""
+    return f"{ALIASES}/{name}/{alias}"
+
+
+def attachments(digest: str, kind: str) -> str:
+    """Folder of what was added to a revision later, one kind of it."""
+    return f"{ATTACHMENTS}/{digest.removeprefix('sha256:')}/{kind}"
+
+
+def numbered(folder: str, number: int) -> str:
+    """Key of entry `number` (from 1) of a numbered log; keys sort as the numbers do."""
+    return f"{folder}/{number:08d}.json"
+
+
+def number_of(key: str) -> int | None:
+    """The number of a numbered log's key, None if the key is not one."""
+    stem, dot, suffix = key.rpartition("/")[2].partition(".")
+    return int(stem) if dot and suffix == "json" and len(stem) == 8 and stem.isdigit() else None
+
+
+def minute(time: datetime) -> str:
+    """Folder name of a minute, in UTC: `20250131T2359`."""
+    return time.astimezone(UTC).strftime("%Y%m%dT%H%M")
+
+
+def change(time: datetime, identifier: str) -> str:
+    """Key of a change marker."""
+    return f"{CHANGES}/{minute(time)}/{identifier}.json"

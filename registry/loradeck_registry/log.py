@@ -1,0 +1,63 @@
+"""Numbered logs: entries 1, 2, 3, … of a folder, each created only if absent, never changed, without gaps."""
+
+import json
+from typing import Any
+
+from loradeck_registry import layout
+from loradeck_registry.errors import DamagedError
+from loradeck_registry.store import Store
+
+
+class NumberedLog:
+    """One log. Entries are JSON objects; a decoded entry is kept, because it never changes."""
+
+    def __init__(self, store: Store, folder: str) -> None:
+        self._store = store
+        self._folder = folder
+        self._entries: dict[int, dict[str, Any]] = {}
+        self._last = 0
+
+    def last(self) -> int:
+        """Number of the newest entry, 0 if there is none. After the first call one look-up when nothing was added."""
+        if self._last == 0:
+            self._last = max(self.numbers(), default=0)
+            return self._last
+        while self._store.size(layout.numbered(self._folder, self._last + 1)) is not None:
+            self._last += 1
+        return self._last
+
+    def numbers(self) -> list[int]:
+        """Numbers of all entries, ascending."""
+        return sorted(
+            number for key, _ in self._store.keys(self._folder) if (number := layout.number_of(key)) is not None
+        )
+
+    def read(self, number: int) -> dict[str, Any]:
+        """Entry `number`. Raises NotFoundError, DamagedError."""
+        if number not in self._entries:
+            key = layout.numbered(self._folder, number)
+            self._entries[number] = decode(self._store.get(key), key)
+        return self._entries[number]
+
+    def append(self, number: int, entry: dict[str, Any]) -> bool:
+        """Write entry `number`, which must be the next one; False if another writer has taken the number."""
+        return self._store.put_if_absent(layout.numbered(self._folder, number), encode(entry))
+
+
+def encode(entry: dict[str, Any]) -> bytes:
+    """A small record as JSON bytes."""
+    return json.dumps(entry, sort_keys=True, ensure_ascii=False, allow_nan=False).encode()
+
+
+def decode(content: bytes, key: str) -> dict[str, Any]:
+    """The record in `content`. Raises DamagedError naming `key`."""
+    try:
+        entry = json.loads(content)
+    except ValueError:
+        entry = None
+    if not isinstance(entry, dict):
+        raise DamagedError(
+            f"the record {key} is damaged: it is not a JSON object; restore it from a copy of the registry",
+            metadata={"object": key},
+        )
+    return entry

@@ -1,0 +1,363 @@
+"""The registry: push, resolve, move and read revisions in one object store."""
+
+import difflib
+import hashlib
+import json
+import shutil
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from loradeck_registry import changes, layout
+from loradeck_registry.aliases import AliasEntry, AliasLog
+from loradeck_registry.cache import Cache, default_folder, fetch, sha256_of
+from loradeck_registry.changes import Change
+from loradeck_registry.errors import (
+    ConflictError,
+    DamagedError,
+    InvalidError,
+    NotFoundError,
+    PreconditionError,
+)
+from loradeck_registry.files import check_file
+from loradeck_registry.log import NumberedLog, decode, encode
+from loradeck_registry.manifest import Manifest
+from loradeck_registry.reference import LATEST, PROD, Reference, check_alias, check_name
+from loradeck_registry.store import Store, damaged, open_store
+from loradeck_registry.verify import VerifyReport, verify_store
+
+FORMAT = 1
+_ATTEMPTS = 1000
+
+
+@dataclass(frozen=True)
+class Revision:
+    """An immutable revision: `name@number`, which is its content `digest` (of its manifest)."""
+
+    name: str
+    number: int
+    digest: str
+    manifest: Manifest
+
+    def __str__(self) -> str:
+        return f"{self.name}@{self.number}"
+
+
+class Registry:
+    """One registry. Safe to use from many processes and machines at once; not from several threads of one process
+    while pushing. Use `Registry.open` or `Registry.init`."""
+
+    def __init__(self, store: Store, cache: Cache) -> None:
+        self._store = store
+        self._cache = cache
+        self._revision_logs: dict[str, NumberedLog] = {}
+        self._alias_logs: dict[tuple[str, str], AliasLog] = {}
+        self._manifests: dict[str, Manifest] = {}
+
+    @classmethod
+    def open(cls, url: str | Path, *, cache: Path | None = None) -> "Registry":
+        """The registry at a folder path or file:// address. `cache` is the local read cache's folder.
+
+        Raises NotFoundError (NO_REGISTRY) if there is none, InvalidError or UnimplementedError for other addresses.
+        """
+        store = open_store(url)
+        try:
+            marker = decode(store.get(layout.MARKER), layout.MARKER)
+        except NotFoundError:
+            raise NotFoundError(
+                f"{store.url} is not a registry (it has no {layout.MARKER}); make one with "
+                f"`loradeck registry init --registry {store.url}`",
+                reason="NO_REGISTRY",
+            ) from None
+        if marker.get("format") != FORMAT:
+            raise PreconditionError(
+                f"the registry {store.url} has format {marker.get('format')}, this loradeck reads {FORMAT}: "
+                "upgrade loradeck",
+                reason="REGISTRY_FORMAT",
+            )
+        return cls(store, Cache(cache or default_folder()))
+
+    @classmethod
+    def init(cls, url: str | Path, *, cache: Path | None = None) -> "Registry":
+        """Make a registry in an absent or empty folder; one that is a registry already is opened.
+
+        Raises PreconditionError if the folder cannot be written or holds other things.
+        """
+        store = open_store(url, create=True)
+        if store.size(layout.MARKER) is None:
+            if any(path.name != layout.MARKER for path in store.folder.iterdir()) and store.size(layout.MARKER) is None:
+                raise PreconditionError(
+                    f"{store.url} holds other files and is not a registry: choose an empty folder", reason="NOT_EMPTY"
+                )
+            marker = {"format": FORMAT, "id": uuid.uuid4().hex, "create_time": datetime.now(UTC).isoformat()}
+            store.put_if_absent(layout.MARKER, encode(marker))
+        return cls.open(url, cache=cache)
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
+        return self._store.url
+
+    def push(
+        self,
+        name: str,
+        manifest: Manifest,
+        files: Mapping[str, Path],
+        *,
+        alias: str | None = None,
+        author: str | None = None,
+        reason: str = "",
+    ) -> Revision:
+        """Store files, then the manifest, then the revision under the next free number; then move `alias` to it.
+
+        `files` gives the local file for each path in the manifest. Pushing the manifest of the newest revision again
+        returns that revision. Raises InvalidError (bad name, file refused), PreconditionError (file differs from the
+        manifest, KIND_CHANGED, not writable). Whatever fails, readers never see part of a revision.
+        """
+        check_name(name)
+        if alias is not None:
+            check_alias(alias)
+        if set(files) != {file.path for file in manifest.files}:
+            odd = sorted(set(files) ^ {file.path for file in manifest.files})
+            raise InvalidError(f"manifest and files differ: {', '.join(odd)}", field="files")
+        self._check_kind(name, manifest)
+        for file in manifest.files:
+            check_file(file.path, files[file.path])
+        for file in manifest.files:
+            self._push_blob(files[file.path], file.sha256, file.size)
+        digest = manifest.digest()
+        self._store.put_if_absent(layout.manifest(digest), manifest.canonical_json())
+        revision = self._push_revision(name, manifest, digest, author or manifest.author, reason)
+        if alias is not None:
+            self.move_alias(name, alias, str(revision.number), who=author or "", why=reason or "published")
+        return revision
+
+    def resolve(self, reference: str | Reference, *, caller: str = "") -> Revision:
+        """The revision that a reference names now: bare `name` is `@prod` if that alias exists, else `@latest`.
+
+        `caller` identifies who asks, so that a weighted alias can answer one caller always alike. Raises NotFoundError
+        with what exists instead, InvalidError for a malformed reference, DamagedError.
+        """
+        if isinstance(reference, str):
+            reference = Reference.parse(reference)
+        name = reference.name
+        log = self._log(name)
+        if not log.last():
+            raise self._no_name(name)
+        if reference.revision is not None:
+            return self._revision(name, reference.revision)
+        if reference.digest is not None:
+            for number in log.numbers():
+                if log.read(number)["digest"] == reference.digest:
+                    return self._revision(name, number)
+            raise NotFoundError(f"{name} has no revision with digest {reference.digest}", reason="REVISION_NOT_FOUND")
+        if reference.alias not in (None, LATEST):
+            assert reference.alias is not None
+            entry = self._alias(name, reference.alias).current()
+            if entry is None:
+                known = ", ".join(self.aliases(name)) or "none"
+                raise NotFoundError(
+                    f"{name} has no alias {reference.alias!r} (aliases: {known}; `latest` always works)",
+                    reason="ALIAS_NOT_FOUND",
+                )
+            return self._revision(name, entry.revision)
+        entry = self._alias(name, PROD).current() if reference.alias is None else None
+        return self._revision(name, entry.revision if entry else log.last())
+
+    def names(self) -> list[str]:
+        """All names that have a revision, sorted."""
+        return self._store.folders(layout.REVISIONS)
+
+    def revisions(self, name: str) -> list[Revision]:
+        """All revisions of a name, oldest first. Raises NotFoundError."""
+        numbers = self._log(check_name(name)).numbers()
+        if not numbers:
+            raise self._no_name(name)
+        return [self._revision(name, number) for number in numbers]
+
+    def record(self, revision: Revision) -> dict[str, object]:
+        """The revision's record: `digest`, `kind`, `author`, `reason`, `create_time`."""
+        return dict(self._log(revision.name).read(revision.number))
+
+    def aliases(self, name: str) -> dict[str, AliasEntry]:
+        """The aliases of a name and where they point; empty if it has none."""
+        found = {}
+        for alias in self._store.folders(layout.aliases(check_name(name))):
+            entry = self._alias(name, alias).current()
+            if entry is not None:
+                found[alias] = entry
+        return found
+
+    def move_alias(
+        self, name: str, alias: str, target: str, *, expect: int | None = None, who: str = "", why: str = ""
+    ) -> AliasEntry:
+        """Point `name@alias` at `target`: a number, another alias, `latest` or `sha256:…`, with or without `name@`.
+
+        `expect` is the revision the alias must point to now, 0 if it must not exist yet. Raises ConflictError
+        (ALIAS_MOVED) when somebody else moved it, NotFoundError for an unknown target.
+        """
+        check_alias(alias)
+        text = target if "@" in target else f"{check_name(name)}@{target}"
+        reference = Reference.parse(text)
+        if reference.name != name:
+            raise InvalidError(f"{text} is not a revision of {name}: an alias stays within its name", field="target")
+        revision = self.resolve(reference)
+        return self._alias(name, alias).move(revision.number, revision.digest, expect=expect, who=who, why=why)
+
+    def rollback(self, name: str, alias: str, *, who: str = "", why: str = "") -> AliasEntry:
+        """Point the alias where it pointed before, as one more entry of its log; again, further back.
+
+        Raises NotFoundError (no such alias), PreconditionError (nothing before), ConflictError (moved meanwhile).
+        """
+        self.resolve(Reference(check_name(name), alias=check_alias(alias)))
+        return self._alias(name, alias).rollback(who=who, why=why)
+
+    def history(self, name: str, alias: str) -> list[AliasEntry]:
+        """Every move of an alias, newest first. Raises NotFoundError."""
+        self.resolve(Reference(check_name(name), alias=check_alias(alias)))
+        return self._alias(name, alias).history()
+
+    def local(self, revision: Revision) -> Path:
+        """A local folder with the revision's files, each verified by this call. Do not change it.
+
+        It stays in place: nothing is evicted from the cache. Raises DamagedError or NotFoundError naming the object.
+        """
+        return self._cache.revision(self._store, revision.manifest, revision.digest, str(revision))
+
+    def pull(self, revision: Revision, destination: Path) -> None:
+        """Copy the revision's files, verified, and its manifest as `manifest.json` into an absent or empty folder.
+
+        The folder appears complete or not at all. Raises PreconditionError if it holds files or cannot be written.
+        """
+        if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
+            raise PreconditionError(f"{destination} exists and is not an empty folder", reason="NOT_EMPTY")
+        part = destination.with_name(f".{destination.name}.{uuid.uuid4().hex[:8]}.part")
+        try:
+            part.mkdir(parents=True)
+            for file in revision.manifest.files:
+                target = part / file.path
+                target.parent.mkdir(parents=True, exist_ok=True)
+                fetch(self._store, file, target, f"{file.path} of {revision}")
+            (part / "manifest.json").write_bytes(revision.manifest.canonical_json())
+            part.replace(destination)
+        except OSError as error:
+            raise PreconditionError(f"cannot write {destination}: {error.strerror}", reason="NOT_PERMITTED") from error
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+
+    def verify(self) -> VerifyReport:
+        """Read everything, and name what is damaged, missing or used by nothing."""
+        return verify_store(self._store)
+
+    def changes(self, since: datetime) -> list[Change]:
+        """Change markers from `since` (less an overlap) on; each says: read that name or alias again."""
+        return changes.since(self._store, since)
+
+    def _push_blob(self, source: Path, sha256: str, size: int) -> None:
+        key = layout.blob(sha256)
+        if self._store.size(key) != size:
+            self._store.put_file(key, source, sha256, size)
+        elif sha256_of(source) != sha256:
+            raise PreconditionError(
+                f"{source.name} is not the file that the manifest describes", reason="FILE_CHANGED", field="files"
+            )
+
+    def _push_revision(self, name: str, manifest: Manifest, digest: str, author: str | None, reason: str) -> Revision:
+        record = {
+            "format": FORMAT,
+            "digest": digest,
+            "kind": manifest.kind,
+            "author": author,
+            "reason": reason,
+            "create_time": datetime.now(UTC).isoformat(),
+        }
+        log = self._log(name)
+        for attempt in range(_ATTEMPTS):
+            last = log.last()
+            if last and log.read(last)["digest"] == digest:
+                return Revision(name, last, digest, manifest)
+            self._check_kind(name, manifest)
+            changes.mark(self._store, name)
+            if log.append(last + 1, record):
+                return Revision(name, last + 1, digest, manifest)
+            time.sleep(min(0.001 * attempt, 0.05))
+        raise ConflictError(f"too many writers push {name} at once; try again")
+
+    def _check_kind(self, name: str, manifest: Manifest) -> None:
+        log = self._log(name)
+        if (last := log.last()) and log.read(last)["kind"] != manifest.kind:
+            raise PreconditionError(
+                f"{name} holds revisions of kind {log.read(last)['kind']}, this one is of kind {manifest.kind}: "
+                "choose another name",
+                reason="KIND_CHANGED",
+                field="name",
+            )
+
+    def _revision(self, name: str, number: int) -> Revision:
+        log = self._log(name)
+        try:
+            digest = str(log.read(number)["digest"])
+        except NotFoundError:
+            raise NotFoundError(
+                f"{name} has no revision {number}; the latest is {log.last()}", reason="REVISION_NOT_FOUND"
+            ) from None
+        return Revision(name, number, digest, self._manifest(digest, f"{name}@{number}"))
+
+    def _manifest(self, digest: str, what: str) -> Manifest:
+        if digest not in self._manifests:
+            key = layout.manifest(digest)
+            try:
+                content = self._store.get(key)
+            except NotFoundError:
+                raise NotFoundError(
+                    f"the manifest of {what} is missing: {key} is not in {self.url}; run `loradeck registry verify`",
+                    reason="MISSING_OBJECT",
+                    metadata={"object": key},
+                ) from None
+            if f"sha256:{hashlib.sha256(content).hexdigest()}" != digest:
+                raise damaged(f"the manifest of {what}", key, self.url)
+            self._manifests[digest] = parse_manifest(content, what)
+        return self._manifests[digest]
+
+    def _log(self, name: str) -> NumberedLog:
+        if name not in self._revision_logs:
+            self._revision_logs[name] = NumberedLog(self._store, layout.revisions(name))
+        return self._revision_logs[name]
+
+    def _alias(self, name: str, alias: str) -> AliasLog:
+        if (name, alias) not in self._alias_logs:
+            self._alias_logs[name, alias] = AliasLog(self._store, name, alias)
+        return self._alias_logs[name, alias]
+
+    def _no_name(self, name: str) -> NotFoundError:
+        names = self.names()
+        nearest = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+        hint = f"did you mean {', '.join(nearest)}?" if nearest else f"{self.url} holds {len(names)} names"
+        return NotFoundError(
+            f"no adapter, checkpoint or base named {name!r} in the registry; {hint}", reason="NAME_NOT_FOUND"
+        )
+
+
+def parse_manifest(content: bytes, what: str) -> Manifest:
+    """The manifest in `content`. Raises DamagedError if it is not one, PreconditionError if its format is newer."""
+    try:
+        return Manifest.model_validate_json(content)
+    except ValidationError as error:
+        try:
+            form = json.loads(content).get("format")
+        except (ValueError, AttributeError):
+            form = None
+        if isinstance(form, int) and form > FORMAT:
+            raise PreconditionError(
+                f"the manifest of {what} has format {form}, this loradeck reads {FORMAT}: upgrade loradeck",
+                reason="MANIFEST_FORMAT",
+            ) from error
+        first = error.errors()[0]
+        raise DamagedError(
+            f"the manifest of {what} is not valid: {'.'.join(map(str, first['loc']))}: {first['msg']}"
+        ) from error

@@ -1,0 +1,168 @@
+"""Verification: reads every object and names what is damaged, missing or used by nothing."""
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import ValidationError
+
+from loradeck_registry import layout
+from loradeck_registry.errors import LoradeckError, NotFoundError
+from loradeck_registry.log import decode
+from loradeck_registry.manifest import Manifest
+from loradeck_registry.store import Store
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One object that is not as it should be. `why` says what is wrong and what needs it."""
+
+    object: str
+    why: str
+
+
+@dataclass
+class VerifyReport:
+    """What a scan found. Orphans are harmless: what an interrupted push leaves behind."""
+
+    names: int = 0
+    revisions: int = 0
+    aliases: int = 0
+    blobs: int = 0
+    bytes: int = 0
+    """Bytes of the blobs that are in use."""
+    damaged: list[Finding] = field(default_factory=list)
+    missing: list[Finding] = field(default_factory=list)
+    orphaned: list[Finding] = field(default_factory=list)
+
+    @property
+    def clean(self) -> bool:
+        """Whether everything in use is there and whole."""
+        return not self.damaged and not self.missing
+
+
+def verify_store(store: Store) -> VerifyReport:
+    """Scan a registry. Reads every record, manifest and blob once."""
+    return _Scan(store).run()
+
+
+class _Scan:
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._report = VerifyReport()
+        self._manifests: dict[str, str] = {}
+        self._blobs: dict[str, tuple[int, str]] = {}
+
+    def run(self) -> VerifyReport:
+        digests = self._scan_revisions()
+        self._scan_aliases(digests)
+        for digest, user in self._manifests.items():
+            self._scan_manifest(digest, user)
+        self._scan_blobs()
+        self._scan_orphans()
+        return self._report
+
+    def _scan_revisions(self) -> dict[tuple[str, int], str]:
+        digests: dict[tuple[str, int], str] = {}
+        names = set()
+        for key, number in self._numbered(layout.REVISIONS, 3):
+            name = key.split("/")[1]
+            names.add(name)
+            record = self._record(key, {"digest": str, "kind": str})
+            if record is None:
+                continue
+            self._report.revisions += 1
+            digests[name, number] = record["digest"]
+            self._manifests.setdefault(record["digest"], f"{name}@{number}")
+        for name in names:
+            self._check_gaps(layout.revisions(name), [n for other, n in digests if other == name])
+        self._report.names = len(names)
+        return digests
+
+    def _scan_aliases(self, digests: dict[tuple[str, int], str]) -> None:
+        logs: dict[str, list[int]] = {}
+        for key, number in self._numbered(layout.ALIASES, 4):
+            _, name, alias, _ = key.split("/")
+            logs.setdefault(layout.alias_log(name, alias), []).append(number)
+            record = self._record(key, {"targets": list, "who": str, "when": str})
+            for target in record["targets"] if record else ():
+                if digests.get((name, target["revision"])) != target["digest"]:
+                    self._report.missing.append(
+                        Finding(layout.numbered(layout.revisions(name), target["revision"]), f"{key} points to it")
+                    )
+        self._report.aliases = len(logs)
+        for folder, numbers in logs.items():
+            self._check_gaps(folder, numbers)
+
+    def _check_gaps(self, folder: str, numbers: list[int]) -> None:
+        for number in sorted(set(range(1, max(numbers, default=0))) - set(numbers)):
+            key = layout.numbered(folder, number)
+            if not any(finding.object == key for finding in self._report.damaged):
+                self._report.missing.append(Finding(key, "the log has a gap"))
+
+    def _scan_manifest(self, digest: str, user: str) -> None:
+        key = layout.manifest(digest)
+        try:
+            content = self._store.get(key)
+        except NotFoundError:
+            self._report.missing.append(Finding(key, f"the manifest of {user}"))
+            return
+        if f"sha256:{hashlib.sha256(content).hexdigest()}" != digest:
+            self._report.damaged.append(Finding(key, f"the manifest of {user} does not match its digest"))
+            return
+        try:
+            manifest = Manifest.model_validate_json(content)
+        except ValidationError:
+            self._report.damaged.append(Finding(key, f"the manifest of {user} is not valid"))
+            return
+        for file in manifest.files:
+            self._blobs.setdefault(file.sha256, (file.size, f"{file.path} of {user}"))
+
+    def _scan_blobs(self) -> None:
+        for sha256, (size, user) in self._blobs.items():
+            key = layout.blob(sha256)
+            digest = hashlib.sha256()
+            total = 0
+            try:
+                for chunk in self._store.chunks(key):
+                    digest.update(chunk)
+                    total += len(chunk)
+            except NotFoundError:
+                self._report.missing.append(Finding(key, user))
+                continue
+            if digest.hexdigest() != sha256 or total != size:
+                self._report.damaged.append(Finding(key, f"{user} does not match its digest"))
+                continue
+            self._report.blobs += 1
+            self._report.bytes += size
+
+    def _scan_orphans(self) -> None:
+        manifests = {layout.manifest(digest) for digest in self._manifests}
+        blobs = {layout.blob(sha256) for sha256 in self._blobs}
+        for prefix, used in ((layout.MANIFESTS, manifests), (layout.BLOBS, blobs)):
+            for key, size in self._store.keys(prefix):
+                if key not in used:
+                    self._report.orphaned.append(Finding(key, f"used by no revision ({size} bytes)"))
+        for path in self._store.unfinished():
+            self._report.orphaned.append(Finding(path, "left by an interrupted write"))
+
+    def _numbered(self, prefix: str, depth: int) -> list[tuple[str, int]]:
+        found = []
+        for key, _ in self._store.keys(prefix):
+            number = layout.number_of(key)
+            if number is None or key.count("/") != depth - 1:
+                self._report.orphaned.append(Finding(key, "not an object that belongs there"))
+            else:
+                found.append((key, number))
+        return sorted(found)
+
+    def _record(self, key: str, fields: dict[str, type]) -> dict[str, Any] | None:
+        try:
+            record = decode(self._store.get(key), key)
+        except LoradeckError as error:
+            self._report.damaged.append(Finding(key, error.message))
+            return None
+        if not all(isinstance(record.get(name), kind) for name, kind in fields.items()):
+            self._report.damaged.append(Finding(key, "the record lacks a field"))
+            return None
+        return record
