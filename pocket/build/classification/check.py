@@ -1,6 +1,6 @@
 """Measure the classification set and exit with 1 when a promise of its data card is broken.
 
-    python check.py [FOLDER]
+python check.py [FOLDER]
 """
 
 from __future__ import annotations
@@ -8,15 +8,18 @@ from __future__ import annotations
 import json
 import re
 import sys
+import tempfile
 from collections import Counter
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from generate import MAX_WORDS, MIN_WORDS, OUTPUT, TEST_PER_CLASS, TRAIN_PER_CLASS, unlabelled  # noqa: E402
-from grammar import LABELS  # noqa: E402
+from grammar import LABELS
+
+from generate import MAX_WORDS, MIN_WORDS, OUTPUT, TEST_PER_CLASS, TRAIN_PER_CLASS, build, unlabelled
 
 Row = dict[str, str]
+FILES = ("train.jsonl", "test.jsonl")
 EXTRA_ROWS, EXTRA_SEED = 10_000, 1001
 
 
@@ -25,10 +28,20 @@ def read_rows(path: Path) -> list[Row]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
+def split_sentences(text: str) -> list[str]:
+    """The sentences of a text in order."""
+    return re.split(r"(?<=[.!?])\"?\s+", text)
+
+
 def sentences(text: str) -> set[str]:
     """The sentences of a text, lower case and without punctuation."""
-    pieces = re.split(r"(?<=[.!?])[\"”]?\s+", text)
-    return {" ".join(re.findall(r"\w+", piece.lower())) for piece in pieces}
+    return {" ".join(re.findall(r"\w+", piece.lower())) for piece in split_sentences(text)}
+
+
+def ends_only(row: Row) -> Row:
+    """The row with nothing but the first and last sentence of its text."""
+    pieces = split_sentences(row["text"])
+    return {**row, "text": f"{pieces[0]} {pieces[-1]}"}
 
 
 def word_ngrams(text: str, size: int = 8) -> set[tuple[str, ...]]:
@@ -44,7 +57,9 @@ def tfidf_scores(train: list[Row], test: list[Row]) -> tuple[float, float]:
     from sklearn.metrics import accuracy_score, f1_score
     from sklearn.pipeline import make_pipeline
 
-    model = make_pipeline(TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), LogisticRegression(C=10, max_iter=1000))
+    model = make_pipeline(
+        TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), LogisticRegression(C=10, max_iter=1000)
+    )
     model.fit([row["text"] for row in train], [row["label"] for row in train])
     predicted = model.predict([row["text"] for row in test])
     gold = [row["label"] for row in test]
@@ -63,9 +78,16 @@ def leak(test: list[Row], texts: list[str]) -> tuple[int, float]:
     return len(seen_sentences), len(seen_grams) / len(wanted_grams)
 
 
+def is_regenerated(folder: Path) -> bool:
+    """Whether ``generate.py`` writes exactly the files that lie in ``folder``."""
+    with tempfile.TemporaryDirectory() as fresh:
+        build(Path(fresh))
+        return all((Path(fresh) / name).read_bytes() == (folder / name).read_bytes() for name in FILES)
+
+
 def measure(folder: Path) -> tuple[dict[str, object], list[str]]:
     """(figures, broken promises) of the set in ``folder``; an empty second item means that all hold."""
-    train, test = read_rows(folder / "train.jsonl"), read_rows(folder / "test.jsonl")
+    train, test = (read_rows(folder / name) for name in FILES)
     counts = {name: Counter(row["label"] for row in rows) for name, rows in (("train", train), ("test", test))}
     words = [len(row["text"].split()) for row in train + test]
     texts = [row["text"] for row in train + test]
@@ -73,6 +95,7 @@ def measure(folder: Path) -> tuple[dict[str, object], list[str]]:
     shared_sentences, shared_grams = leak(test, [row["text"] for row in train])
     extra_sentences, extra_grams = leak(test, list(unlabelled(EXTRA_ROWS, EXTRA_SEED)))
     macro_f1, accuracy = tfidf_scores(train, test)
+    ends_f1, _ = tfidf_scores([ends_only(row) for row in train], [ends_only(row) for row in test])
     figures: dict[str, object] = {
         "train_rows": len(train),
         "test_rows": len(test),
@@ -89,11 +112,13 @@ def measure(folder: Path) -> tuple[dict[str, object], list[str]]:
         f"test_8grams_in_{EXTRA_ROWS}_unlabelled": round(extra_grams, 5),
         "tfidf_macro_f1": round(macro_f1, 4),
         "tfidf_accuracy": round(accuracy, 4),
+        "tfidf_macro_f1_first_and_last_sentence": round(ends_f1, 4),
     }
     promises = {
         f"train has {TRAIN_PER_CLASS} rows a class": counts["train"] == dict.fromkeys(LABELS, TRAIN_PER_CLASS),
         f"test has {TEST_PER_CLASS} rows a class": counts["test"] == dict.fromkeys(LABELS, TEST_PER_CLASS),
         f"{MIN_WORDS} to {MAX_WORDS} words a row": min(words) >= MIN_WORDS and max(words) <= MAX_WORDS,
+        "the files are what generate.py writes": is_regenerated(folder),
         "no family on both sides": not families[0] & families[1],
         "no row twice": len(texts) == len(set(texts)),
         "no test sentence in train or in unlabelled text": shared_sentences == extra_sentences == 0,

@@ -1,7 +1,7 @@
 """Generate the classification set: nine classes of synthetic media fragments, split by template family.
 
-    python generate.py                                            # train.jsonl and test.jsonl
-    python generate.py --unlabelled 60000 --out FILE --seed 7     # extra text of the training families, no labels
+python generate.py                                            # train.jsonl and test.jsonl
+python generate.py --unlabelled 60000 --out FILE --seed 7     # extra text of the training families, no labels
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from grammar import LABELS, OWN_PHRASES, Frame, Text, compile_frame, read_sections  # noqa: E402
+from grammar import LABELS, OWN_PHRASES, Frame, Text, compile_frame, read_sections
 
 OUTPUT = Path(__file__).resolve().parents[2] / "loradeck_pocket" / "data" / "classification"
 TRAIN_PER_CLASS, TEST_PER_CLASS = 300, 60
@@ -45,7 +45,8 @@ class Split:
             for line in lines:
                 roles.setdefault(line[0], []).append(compile_frame(line[2:]))
         self.of_class = {
-            label: [compile_frame(line) for line in lines] for label, lines in read_sections(f"{name}_class.txt").items()
+            label: [compile_frame(line) for line in lines]
+            for label, lines in read_sections(f"{name}_class.txt").items()
         }
 
     def text(self, rng: random.Random, label: str, family: str) -> str | None:
@@ -126,9 +127,9 @@ def build(folder: Path) -> None:
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--unlabelled", type=int, metavar="COUNT", help="write COUNT unlabelled rows of training families")
-    parser.add_argument("--out", type=Path, help="output file (--unlabelled) or folder; by default the package's data folder")
-    parser.add_argument("--seed", type=int, default=1001, help="seed of the unlabelled text, not 11 or 12 (default 1001)")
+    parser.add_argument("--unlabelled", type=int, metavar="COUNT", help="write COUNT rows without labels")
+    parser.add_argument("--out", type=Path, help="file for --unlabelled; else a folder (default: the package's)")
+    parser.add_argument("--seed", type=int, default=1001, help="seed of --unlabelled, not 11 or 12 (default 1001)")
     arguments = parser.parse_args()
     if arguments.unlabelled is None:
         build(arguments.out or OUTPUT)

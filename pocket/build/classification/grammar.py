@@ -1,6 +1,6 @@
 """The offline grammar: reads the frame and phrase files and expands one frame into one sentence.
 
-Frame syntax: ``{t}`` draws a topical phrase of the bound class (``{d.t}`` of its distractor class), ``{u:C}`` capitalises,
+Frame syntax: ``{t}`` draws a topical phrase of the text's class (``{d.t}`` of the other class), ``{u:C}`` capitalises,
 ``{x|y}`` chooses a wording, ``{is/are}`` agrees with the phrase drawn before it, upper-case slots are neutral values.
 """
 
@@ -23,8 +23,8 @@ LABELS = (
     "MedTech",
 )
 LABEL_OF_CODE = dict(zip("STAFDEBNM", LABELS, strict=True))
-FOLDER = Path(__file__).resolve().parent / "grammar"
-SINGULAR_HEADS = {"physics", "mathematics", "analytics", "ethics", "business", "access", "process", "service", "progress"}
+FOLDER = Path(__file__).resolve().parent / "frames"
+SINGULAR_HEADS = {"physics", "mathematics", "analytics", "ethics", "business", "access", "process"}
 ARTICLE = re.compile(r"\b([Aa]) (?=[AEIOUaeiou])(?!uni|use|usu|one|eu)")
 SMALL_NUMBERS = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 QUARTERS = ("first quarter", "second quarter", "third quarter", "last quarter")
@@ -124,22 +124,30 @@ class Text:
 
     def neutral(self, name: str) -> str:
         """A value for an upper-case slot; organisation, person and city stay the same within a text."""
+        if name in ("PERSON", "LAST", "HE"):
+            return self._person(name)
         if name in self.fixed:
             return self.fixed[name]
         value = self._draw(name)
-        if name in ("ORG", "ORG2", "PERSON", "LAST", "CITY"):
+        if name in ("ORG", "ORG2", "CITY"):
             self.fixed[name] = value
         return value
+
+    def _person(self, name: str) -> str:
+        """The person of the text: the full name when first mentioned, later as asked."""
+        known = "PERSON" in self.fixed
+        if not known:
+            pronoun = self.pick(("she", "he"))
+            last = self.pick(NAMES["last"])
+            first = self.pick(NAMES["women" if pronoun == "she" else "men"])
+            self.fixed.update(PERSON=f"{first} {last}", LAST=last, HE=pronoun)
+        return self.fixed[name if known else "PERSON"]
 
     def _draw(self, name: str) -> str:
         rng = self.rng
         if name in ("ORG", "ORG2"):
             stem = self.pick(NAMES["stem"])
             return stem if rng.random() < 0.4 else f"{stem} {self.pick(NAMES['suffix'])}"
-        if name == "LAST":
-            return self.pick(NAMES["last"])
-        if name == "PERSON":
-            return f"{self.pick(NAMES['first'])} {self.neutral('LAST')}"
         if name == "N":
             return self.pick(SMALL_NUMBERS) if rng.random() < 0.7 else str(int(13 + rng.random() * 77))
         if name == "PCT":
@@ -172,7 +180,7 @@ class Text:
                 if len(name) == 1 and name.islower():
                     value = last = self.topical(other if owner else label, name)
                 else:
-                    value = self.neutral(name if name.isupper() else name.upper())
+                    value = self.neutral(name.upper())
                 out.append(value[0].upper() + value[1:] if flag else value)
         text = ARTICLE.sub(r"\1n ", "".join(out))
         return text[0].upper() + text[1:]
