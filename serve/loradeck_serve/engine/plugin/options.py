@@ -1,0 +1,48 @@
+"""What the front end tells the plugin in the engine's processes: one environment variable, set only while it starts."""
+
+import json
+import os
+from dataclasses import asdict, dataclass
+
+VARIABLE = "LORADECK_ENGINE_PLUGIN"
+
+
+@dataclass(frozen=True)
+class PluginOptions:
+    """Settings of one engine, as its processes need them."""
+
+    front_end: int
+    """Process id of the server; the engine's processes end with it."""
+    rows: int
+    """Rows of the embedding."""
+    vocabulary: int
+    """First reserved row; equal to `rows` where nothing is reserved."""
+    base_added_token_ids: tuple[int, ...]
+    """Reserved ids that requests without an adapter may produce."""
+    max_added_tokens: int
+    """Rows of a slot's table of new tokens."""
+    embedding_lora: bool
+    """Whether LoRA on the whole embedding and head is wanted."""
+    slots: int
+    """Adapters in one batch; 0 without LoRA."""
+    operations: str = "loradeck"
+    """`loradeck` for this project's adapter operations on a CPU, `stock` for vLLM's own (for comparison)."""
+
+    @property
+    def table_rows(self) -> int:
+        """Rows of a slot's table: the reserved rows that an adapter can use."""
+        return min(self.rows - self.vocabulary, self.max_added_tokens)
+
+    def to_environment(self) -> dict[str, str]:
+        """The variable to set for the engine's processes."""
+        return {VARIABLE: json.dumps(asdict(self))}
+
+    @classmethod
+    def from_environment(cls) -> "PluginOptions | None":
+        """The options of the engine that this process belongs to, if it is one of ours."""
+        text = os.environ.get(VARIABLE)
+        if not text:
+            return None
+        values = json.loads(text)
+        values["base_added_token_ids"] = tuple(values["base_added_token_ids"])
+        return cls(**values)
