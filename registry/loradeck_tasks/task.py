@@ -53,7 +53,7 @@ class Task(_Strict):
 
     kind: TaskKind
     format: Literal["chat", "plain"] = Field(
-        default="chat", description="chat: the tokenizer's chat template; plain: system, template, nothing added"
+        default="chat", description="chat: the tokenizer's chat template; plain: system, a blank line, template"
     )
     system: str | None = Field(default=None, description="system prompt")
     template: str = Field(description="user message with {field} placeholders; {{ and }} are literal braces")
