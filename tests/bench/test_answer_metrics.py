@@ -81,3 +81,13 @@ def test_all_columns_are_there_with_their_methods() -> None:
 def test_nothing_answered_is_refused() -> None:
     with pytest.raises(ValueError, match="not empty"):
         evaluate_answers([], [])
+
+
+def test_interval_of_bleu_covers_the_figure() -> None:
+    references = [f"the plan of city {i} was approved by the council on day {i}" for i in range(40)]
+    answers = [text if i % 2 else text.replace("approved", "refused") for i, text in enumerate(references)]
+    for metric in (bleu, chrf):
+        figure = metric(answers, references)
+        assert figure.low is not None
+        assert figure.high is not None
+        assert 0.3 < figure.low < figure.value < figure.high < 1

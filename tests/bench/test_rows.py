@@ -10,14 +10,14 @@ from loradeck_bench.rows import read_rows, sample
 from loradeck_registry.errors import InvalidError, NotFoundError
 
 
-def write(path: Path, rows: list[dict[str, object]]) -> str:
+def write(path: Path, rows: list[dict[str, str]]) -> str:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return str(path)
 
 
 def test_the_same_rows_from_jsonl_csv_and_parquet(tmp_path: Path) -> None:
     rows = [{"text": 'a "quoted", text', "label": "x"}, {"text": "строка\nновая", "label": "y"}]
-    jsonl = write(tmp_path / "d.jsonl", list(rows))
+    jsonl = write(tmp_path / "d.jsonl", rows)
     csv = tmp_path / "d.csv"
     csv.write_text('text,label\n"a ""quoted"", text",x\n"строка\nновая",y\n', encoding="utf-8")
     pyarrow = pytest.importorskip("pyarrow")

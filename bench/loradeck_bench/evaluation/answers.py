@@ -7,18 +7,22 @@ from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu.metrics import BLEU, CHRF
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from loradeck_bench.evaluation.measured import RESAMPLES, SEED, Measured, flatten, mean_of, method
+from loradeck_bench.evaluation.measured import RESAMPLES, SEED, Measured, flatten, mean_of, method, percentile_interval
 from loradeck_bench.evaluation.words import DESCRIPTION, UnicodeTokenizer, word_count, words
 
 _BOOTSTRAP = f"interval: percentile bootstrap over items, {RESAMPLES} resamples, seed {SEED}"
 
 
 def _corpus(metric: BLEU | CHRF, answers: Sequence[str], references: Sequence[str]) -> Measured:
-    """A sacrebleu corpus score on the scale 0 to 1, with sacrebleu's own bootstrap."""
-    score = metric.corpus_score(list(answers), [list(references)], n_bootstrap=RESAMPLES)
-    how = method("sacrebleu", str(metric.get_signature()), "divided by 100", "interval: mean +- half width, bootstrap")
-    low, high = (score._mean - score._ci) / 100, (score._mean + score._ci) / 100
-    return Measured(score.score / 100, how, max(0.0, low), min(1.0, high))
+    """A sacrebleu corpus score on the scale 0 to 1. The bootstrap adds up sacrebleu's own statistics per item: its
+    built-in one gives no percentiles, and fails on chrF where a resample scores zero."""
+    score = metric.corpus_score(list(answers), [list(references)])
+    how = method("sacrebleu", str(metric.get_signature()), "divided by 100", _BOOTSTRAP)
+    items = np.asarray(metric._extract_corpus_statistics(list(answers), [list(references)]))
+    count = len(items)
+    weights = np.random.default_rng(SEED).multinomial(count, [1 / count] * count, size=RESAMPLES)
+    scores = [metric._compute_score_from_stats(total.tolist()).score / 100 for total in weights @ items]
+    return Measured(float(score.score) / 100, how, *percentile_interval(np.asarray(scores, dtype=np.float64)))
 
 
 def bleu(answers: Sequence[str], references: Sequence[str]) -> Measured:

@@ -1,0 +1,92 @@
+"""Sends requests: an open loop on a fixed schedule, or a closed loop of workers that wait for their answers."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from loradeck_bench.load.record import OK, RequestRecord
+from loradeck_registry.errors import Kind, LoradeckError
+
+PAUSE = 0.1
+"""Seconds that a worker of a closed loop waits after an unreachable server, so that it does not spin."""
+
+Ask = Callable[[RequestRecord, Callable[[], float]], Awaitable[None]]
+"""Sends one request and fills in the record (all but `intended`, `end`, `status`, `reason`); the second argument is the
+run's clock. Raises LoradeckError."""
+
+
+@dataclass
+class LoadRun:
+    """A load test while it runs and after. `records` grows as requests end; a cancelled run keeps them."""
+
+    ask: Ask
+    on_record: Callable[[RequestRecord], None] = lambda record: None
+    records: list[RequestRecord] = field(default_factory=list)
+    started: float = field(default_factory=time.monotonic)
+
+    def now(self) -> float:
+        """Seconds since the start."""
+        return time.monotonic() - self.started
+
+    async def open_loop(self, planned: Sequence[RequestRecord], *, max_in_flight: int | None = None) -> None:
+        """Send every planned request at its intended time, whatever the server does.
+
+        With `max_in_flight` at most that many are under way, as in a client with a limited pool: the others wait, and
+        their waiting counts into latency and is shown as delay. Returns when all have ended.
+        """
+        self.started = time.monotonic()
+        places = asyncio.Semaphore(max_in_flight) if max_in_flight else contextlib.nullcontext()
+        running: set[asyncio.Task[None]] = set()
+        try:
+            for record in planned:
+                await asyncio.sleep(max(0.0, record.intended - self.now()))
+                task = asyncio.create_task(self._one(record, places))
+                running.add(task)
+                task.add_done_callback(running.discard)
+            while running:
+                await asyncio.gather(*running)
+        finally:
+            await _cancel(running)
+
+    async def closed_loop(self, planned: Iterator[RequestRecord], *, concurrency: int, duration: float) -> None:
+        """Keep `concurrency` requests under way until `duration` has passed or `planned` ends; then let them end."""
+        self.started = time.monotonic()
+        workers = {asyncio.create_task(self._worker(planned, duration)) for _ in range(concurrency)}
+        try:
+            await asyncio.gather(*workers)
+        finally:
+            await _cancel(workers)
+
+    async def _worker(self, planned: Iterator[RequestRecord], duration: float) -> None:
+        while self.now() < duration:
+            record = next(planned, None)
+            if record is None:
+                return
+            record.intended = self.now()
+            await self._one(record, contextlib.nullcontext())
+            if record.status == Kind.UNAVAILABLE.value:
+                await asyncio.sleep(PAUSE)
+
+    async def _one(self, record: RequestRecord, places: contextlib.AbstractAsyncContextManager[object]) -> None:
+        try:
+            async with places:
+                record.sent = self.now()
+                await self.ask(record, self.now)
+            record.status = OK
+        except LoradeckError as error:
+            record.status, record.reason = error.kind.value, error.reason
+        except Exception as error:  # a defect of this client: counted, never lost, and the run goes on
+            record.status, record.reason = Kind.INTERNAL.value, f"CLIENT_{type(error).__name__}"
+        finally:
+            if record.status != "unfinished":
+                record.end = self.now()
+            self.records.append(record)
+            self.on_record(record)
+
+
+async def _cancel(tasks: set[asyncio.Task[None]]) -> None:
+    for task in list(tasks):
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

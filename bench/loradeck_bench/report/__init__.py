@@ -1,0 +1,1 @@
+"""Reports: report.json for programs, and one self-contained report.html that opens with the network off."""
