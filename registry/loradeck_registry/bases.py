@@ -1,0 +1,147 @@
+"""Bases: finding one by reference, and bringing one into the registry."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from loradeck_registry.errors import InvalidError, NotFoundError, PreconditionError, UnavailableError
+from loradeck_registry.files import describe, folder_files
+from loradeck_registry.identity import TOKENIZER_FILES, identify_base, read_config
+from loradeck_registry.manifest import BaseIdentity, Manifest
+from loradeck_registry.reference import BaseReference
+from loradeck_registry.registry import Registry, Revision
+
+__all__ = ["ResolvedBase", "add_base", "identify_base", "resolve_base"]
+
+_MODEL_FILES = (
+    "config.json",
+    "generation_config.json",
+    "model.safetensors.index.json",
+    "LICENSE",
+    *TOKENIZER_FILES,
+)
+"""What is taken of a model besides its *.safetensors."""
+
+
+@dataclass(frozen=True)
+class ResolvedBase:
+    """A base on local disk. `revision` and `manifest` are set if it comes from the registry."""
+
+    reference: str
+    """How it was named, without any local path."""
+    folder: Path
+    identity: BaseIdentity
+    revision: Revision | None = None
+
+    @property
+    def manifest(self) -> Manifest | None:
+        """The manifest of a base or full checkpoint from the registry: its task travels with it."""
+        return self.revision.manifest if self.revision else None
+
+
+def resolve_base(text: str, registry: Registry | None) -> ResolvedBase:
+    """Bring the base named by `text` (`name[@…]`, `hub:org/name[@revision]`, `org/name`, `dir:folder`) to local disk.
+
+    A full checkpoint from the registry is a base too. Raises NotFoundError, InvalidError, PreconditionError (an adapter
+    is no base; huggingface_hub missing), UnavailableError (hub not reachable), DamagedError.
+    """
+    reference = BaseReference.parse(text)
+    if reference.folder is not None:
+        folder = reference.folder.expanduser().absolute()
+        if not folder.is_dir():
+            raise NotFoundError(f"no base folder {folder}", reason="BASE_NOT_FOUND", field="base")
+        name = f"dir:{folder.name}"
+        return ResolvedBase(name, folder, identify_base(folder, name))
+    if reference.hub is not None:
+        folder = _snapshot(reference.hub, reference.hub_revision)
+        return ResolvedBase(str(reference), folder, identify_base(folder, str(reference)))
+    if registry is None:
+        raise InvalidError(
+            f"the base {text!r} is a name in a registry, but no registry is given: add --registry, or name a base as "
+            "hub:org/name or dir:folder",
+            field="base",
+        )
+    assert reference.registry is not None
+    revision = registry.resolve(reference.registry)
+    if revision.manifest.kind == "adapter":
+        raise PreconditionError(
+            f"{revision} is an adapter of {revision.manifest.base.reference}, not a base",
+            reason="NOT_A_BASE",
+            field="base",
+        )
+    folder = registry.local(revision)
+    return ResolvedBase(str(revision), folder, identify_base(folder, str(revision)), revision)
+
+
+def add_base(
+    registry: Registry,
+    name: str,
+    source: str,
+    *,
+    alias: str | None = None,
+    author: str | None = None,
+    licence: str | None = None,
+) -> Revision:
+    """Store the base that `source` names (`dir:`, `hub:`) as a revision of kind base.
+
+    Takes configuration, safetensors weights, tokenizer and licence file, and nothing else. Raises what `resolve_base`
+    and `Registry.push` raise.
+    """
+    base = resolve_base(source, registry)
+    files = model_files(base.folder, follow_links=BaseReference.parse(source).hub is not None)
+    read_config(base.folder)
+    manifest = Manifest(
+        kind="base",
+        base=base.identity,
+        files=describe(files),
+        provenance={"source": base.reference},
+        licence=licence,
+        author=author,
+        create_time=datetime.now(UTC),
+    )
+    return registry.push(name, manifest, files, alias=alias, author=author, reason=f"add-base {base.reference}")
+
+
+def model_files(folder: Path, *, follow_links: bool = False) -> dict[str, Path]:
+    """The files of a model folder that belong into a revision. The hub's cache is made of links: `follow_links`."""
+    if follow_links:
+        found = {path.name: path.resolve() for path in sorted(folder.iterdir()) if path.is_file()}
+    else:
+        found = {path: source for path, source in folder_files(folder).items() if "/" not in path}
+    return {path: file for path, file in found.items() if path in _MODEL_FILES or path.endswith(".safetensors")}
+
+
+def _snapshot(hub: str, revision: str | None) -> Path:
+    try:
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import (
+            GatedRepoError,
+            HfHubHTTPError,
+            LocalEntryNotFoundError,
+            RepositoryNotFoundError,
+            RevisionNotFoundError,
+        )
+    except ImportError as error:
+        raise PreconditionError(
+            "a base from the hub needs the package huggingface_hub: pip install 'loradeck[train]', or use dir:folder",
+            reason="HUB_PACKAGE_MISSING",
+        ) from error
+    try:
+        folder = snapshot_download(hub, revision=revision, allow_patterns=[*_MODEL_FILES, "*.safetensors"])
+    except (RepositoryNotFoundError, RevisionNotFoundError, GatedRepoError) as error:
+        raise NotFoundError(
+            f"the hub has no {hub}{f' at {revision}' if revision else ''}, or it needs a login: {_first_line(error)}",
+            reason="BASE_NOT_FOUND",
+            field="base",
+        ) from error
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise UnavailableError(
+            f"cannot reach the hub for {hub}, and it is not in the local cache: "
+            "go online, or give a folder as dir:PATH",
+            reason="HUB_UNREACHABLE",
+        ) from error
+    return Path(folder)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0][:200]
