@@ -15,12 +15,17 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from grammar import LABELS, OWN_PHRASES, Frame, Text, compile_frame, read_sections
+from grammar import LABELS, NAMES, OWN_PHRASES, Frame, Text, compile_frame, read_sections
 
 OUTPUT = Path(__file__).resolve().parents[2] / "loradeck_pocket" / "data" / "classification"
 TRAIN_PER_CLASS, TEST_PER_CLASS = 300, 60
 TRAIN_SEED, TEST_SEED = 11, 12
 MIN_WORDS, MAX_WORDS = 40, 120
+LEAD_WEIGHTS = (30, 40, 30)  # a sentence of the class, a lead of the family, a lead that starts from the other class
+BODY_WEIGHTS = (40, 60)  # one or two further sentences on the class
+ASIDE_WEIGHTS = (5, 25, 70)  # none, one or two sentences on the other class
+NEAR_SHARE = 0.6  # how often the other class is one of the near ones
+FILLER_SHARE = 0.35  # how often a sentence without a topic is added
 SCIENCE, TELECOM, AI, FINTECH, DIGITAL, EDTECH, BUSINESS, ENERGY, MEDTECH = LABELS
 NEAR = {
     SCIENCE: (BUSINESS, DIGITAL, AI, ENERGY, MEDTECH),
@@ -39,6 +44,7 @@ class Split:
     """The frames of one side: families of shared frames by role, and frames of each class."""
 
     def __init__(self, name: str) -> None:
+        self.name = name
         self.families: dict[str, dict[str, list[Frame]]] = {}
         for family, lines in read_sections(f"{name}_shared.txt").items():
             roles = self.families.setdefault(family, {})
@@ -53,31 +59,21 @@ class Split:
         """One fragment whose lead, body and conclusion treat ``label``; None when its length is out of bounds or
         neither lead nor conclusion names a phrase that belongs to this class alone (the theme would be undecidable)."""
         roles = self.families[family]
-        other = rng.choice(NEAR[label]) if rng.random() < 0.6 else rng.choice([x for x in LABELS if x != label])
+        other = rng.choice(NEAR[label] if rng.random() < NEAR_SHARE else [x for x in LABELS if x != label])
         third = rng.choice([x for x in LABELS if x not in (label, other)])
+        own, foreign = rng.sample(self.of_class[label], 3), rng.sample(self.of_class[other], 2)
+        shared_body, shared_aside = rng.sample(roles["B"], 2), rng.sample(roles["A"], 2)
+        lead = rng.choices((own.pop(), rng.choice(roles["L"]), rng.choice(roles["H"])), LEAD_WEIGHTS)[0]
+        middle: list[tuple[Frame, str, str]] = []
+        for _ in range(rng.choices((1, 2), BODY_WEIGHTS)[0]):
+            middle.append(((own if rng.random() < 0.5 else shared_body).pop(), label, other))
+        for _ in range(rng.choices((0, 1, 2), ASIDE_WEIGHTS)[0]):
+            middle.append((foreign.pop(), other, label) if rng.random() < 0.5 else (shared_aside.pop(), other, third))
+        rng.shuffle(middle)
         state = Text(rng)
-        own = rng.sample(self.of_class[label], 3)
-        foreign = rng.sample(self.of_class[other], 3)
-        draw = rng.random()
-        if draw < 0.3:
-            lead = rng.choice(roles["H"])
-        elif draw < 0.6:
-            lead = own.pop()
-        else:
-            lead = rng.choice(roles["L"])
-        body: list[tuple[Frame, str, str]] = []
-        shared_body = rng.sample(roles["B"], 2)
-        for _ in range(1 if rng.random() < 0.4 else 2):
-            body.append((own.pop() if rng.random() < 0.5 else shared_body.pop(), label, other))
-        shared_aside = rng.sample(roles["A"], 2)
-        draw = rng.random()
-        for _ in range(1 if draw < 0.3 else 2):
-            frame, next_other = (foreign.pop(), label) if rng.random() < 0.5 else (shared_aside.pop(), third)
-            body.append((frame, other, next_other))
-        rng.shuffle(body)
         sentences = [state.sentence(lead, label, other)]
-        sentences += [state.sentence(*item) for item in body]
-        if rng.random() < 0.35:
+        sentences += [self.opened(rng, state.sentence(*item), item[1] != label) for item in middle]
+        if rng.random() < FILLER_SHARE:
             filler = state.sentence(rng.choice(roles["F"]), label, other)
             sentences.insert(rng.randrange(1, len(sentences) + 1), filler)
         sentences.append(state.sentence(rng.choice(roles["C"]), label, other))
@@ -86,6 +82,14 @@ class Split:
             return None
         text = " ".join(sentences)
         return text if MIN_WORDS <= len(text.split()) <= MAX_WORDS else None
+
+    def opened(self, rng: random.Random, sentence: str, aside: bool) -> str:
+        """The sentence, now and then behind an opening such as "In addition,", when it starts with an article."""
+        article, _, rest = sentence.partition(" ")
+        if article not in ("The", "A", "An") or rng.random() > (0.5 if aside else 0.25):
+            return sentence
+        opening = rng.choice(NAMES[f"{'aside' if aside else 'link'} {self.name}"])
+        return f"{opening} {article.lower()} {rest}"
 
     def rows(self, seed: int) -> Iterator[dict[str, str]]:
         """Endless distinct rows, the classes and families in turn; the same for the same seed."""

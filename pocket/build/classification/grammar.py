@@ -24,7 +24,7 @@ LABELS = (
 )
 LABEL_OF_CODE = dict(zip("STAFDEBNM", LABELS, strict=True))
 FOLDER = Path(__file__).resolve().parent / "frames"
-SINGULAR_HEADS = {"physics", "mathematics", "analytics", "ethics", "business", "access", "process"}
+SINGULAR_HEADS = {"logistics", "physics", "mathematics", "analytics", "ethics", "bias"}
 ARTICLE = re.compile(r"\b([Aa]) (?=[AEIOUaeiou])(?!uni|use|usu|one|eu)")
 SMALL_NUMBERS = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 QUARTERS = ("first quarter", "second quarter", "third quarter", "last quarter")
@@ -66,7 +66,7 @@ def compile_frame(line: str) -> Frame:
 def is_plural(phrase: str) -> bool:
     """Whether a noun phrase takes a plural verb, judged by the last letter of its head noun."""
     head = re.split(r" (?:of|for|to|in|from|by|with|at) ", phrase, maxsplit=1)[0].split()[-1]
-    return head == "data" or (head.endswith("s") and not head.endswith("ss") and head not in SINGULAR_HEADS)
+    return head.endswith("s") and not head.endswith("ss") and head not in SINGULAR_HEADS
 
 
 def split_list(line: str) -> list[str]:
