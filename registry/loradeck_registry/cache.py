@@ -49,6 +49,10 @@ class Cache:
             _install(folder, final, manifest)
         return final
 
+    def holds(self, digest: str) -> bool:
+        """Whether the revision with this digest has its folder here."""
+        return (self.folder / "revisions" / digest.removeprefix("sha256:")).is_dir()
+
     def _blob(self, store: Store, file: File, what: str) -> Path:
         final = self.folder / "blobs" / file.sha256[:2] / file.sha256
         if _matches(final, file):

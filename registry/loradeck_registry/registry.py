@@ -229,6 +229,10 @@ class Registry:
         """
         return self._cache.revision(self._store, revision.manifest, revision.digest, str(revision))
 
+    def is_local(self, revision: Revision) -> bool:
+        """Whether the revision's files are in the local read cache, so that `local` need not fetch; not verified."""
+        return self._cache.holds(revision.digest)
+
     def pull(self, revision: Revision, destination: Path) -> None:
         """Copy the revision's files, verified, and its manifest as `manifest.json` into an absent or empty folder.
 
