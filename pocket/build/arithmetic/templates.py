@@ -1,9 +1,15 @@
 """Wordings of one-step word problems; the test wordings never occur in training."""
 
+
+def _words(text: str) -> list[str]:
+    return text.split()
+
+
 # Every wording holds {name}, {a}, {b} and {item}; the answer line repeats what is asked.
 TRAIN: dict[str, tuple[tuple[str, str], ...]] = {
     "+": (
-        ("{name} has {a} {item} and buys {b} more. How many {item} does {name} have now?", "{name} has {sum} {item} now."),
+        ("{name} has {a} {item} and buys {b} more. How many {item} does {name} have now?",
+         "{name} has {sum} {item} now."),
         ("{name} found {a} {item} in the morning and {b} in the evening. How many {item} did {name} find?",
          "{name} found {sum} {item}."),
         ("There are {a} {item} on the table. {name} puts {b} more there. How many {item} are on the table now?",
@@ -57,14 +63,14 @@ TEST: dict[str, tuple[tuple[str, str], ...]] = {
     ),
 }  # fmt: skip
 
-NAMES = (
+NAMES = _words(
     "Mara Idris Tove Lenz Anouk Bram Cleo Dario Esra Finn Gita Hale Ilse Jaro Kaya Lior Mona Nils Orla Pia Quin Rafe "
     "Suri Taro Una Vito Wren Xena Yusuf Zara"
-).split()
+)
 ITEMS = {
-    "train": (
+    "train": _words(
         "pens marbles stickers coins shells apples books cards ribbons stamps lamps cups keys buttons tickets plates "
         "candles seeds toys badges spoons ropes bottles photos"
-    ).split(),
-    "test": "magnets postcards lemons bricks whistles scarves beads notebooks".split(),
+    ),
+    "test": _words("magnets postcards lemons bricks whistles scarves beads notebooks"),
 }

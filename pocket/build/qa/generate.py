@@ -8,8 +8,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from grammar import Row, draw_row  # noqa: E402
-from slots import Split  # noqa: E402
+from grammar import Row, draw_row
+from slots import Split
 
 # Explanations are shared by many rows of a split; a cap per question type keeps the types balanced.
 KINDS = 12

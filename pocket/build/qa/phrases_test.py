@@ -84,7 +84,10 @@ ASK: dict[str, tuple[str, ...]] = {
         "Which supplier provides the technology of the {prog}?",
     ),
     "method": ("Which technology is used in the {prog}?", "What tool does the {prog} rely on?"),
-    "scope": ("How many sites does the first phase of the {prog} include?", "What belongs to the first stage of the {prog}?"),
+    "scope": (
+        "How many sites does the first phase of the {prog} include?",
+        "What belongs to the first stage of the {prog}?",
+    ),
     "risk": ("Which risk is seen in the {prog}?", "What do people fear about the {prog}?"),
     "result": ("Which first results does the {prog} show?", "What did the {prog} achieve in its first months?"),
     "next": ("Which step of the {prog} comes next?", "What is planned next in the {prog}?"),
@@ -144,18 +147,26 @@ LINK: tuple[str, ...] = (
 )
 
 EXPLAIN: dict[str, tuple[str, ...]] = {
-    "launch": (
-        "Dates like this one anchor any evaluation, as earlier and later periods can be set side by side.",
-    ),
+    "launch": ("Dates like this one anchor any evaluation, as earlier and later periods can be set side by side.",),
     "owner": ("Ownership counts, for whoever runs such a scheme controls its finances, its records and its speed.",),
-    "goal": ("Targets that can be verified guide investment, and they protect a scheme from growing in all directions.",),
-    "reason": ("Left alone, difficulties like these become expensive, which explains why hesitation would have been unwise.",),
+    "goal": (
+        "Targets that can be verified guide investment, and they protect a scheme from growing in all directions.",
+    ),
+    "reason": (
+        "Left alone, difficulties like these become expensive, which explains why hesitation would have been unwise.",
+    ),
     "lead": ("When a single manager answers for everything, conflicts between departments are settled much faster.",),
     "budget": ("Money alone proves little, so the outlay has to be weighed against what is saved afterwards.",),
-    "partner": ("Specialist firms shorten development, though buyers ought to keep documentation and interfaces open.",),
+    "partner": (
+        "Specialist firms shorten development, though buyers ought to keep documentation and interfaces open.",
+    ),
     "method": ("Automation of repetitive steps pays off when employees supervise it and feed corrections back.",),
     "scope": ("A modest beginning limits damage from early errors and produces experience for a larger stage.",),
-    "risk": ("Independent reviews, careful trials and candid communication are the usual remedies in such situations.",),
-    "result": ("Promising numbers still need confirmation over several seasons before anybody should generalise them.",),
+    "risk": (
+        "Independent reviews, careful trials and candid communication are the usual remedies in such situations.",
+    ),
+    "result": (
+        "Promising numbers still need confirmation over several seasons before anybody should generalise them.",
+    ),
     "next": ("Publishing an intended milestone creates healthy pressure and allows outsiders to prepare in time.",),
 }

@@ -8,21 +8,33 @@ from sectors import Sector
 
 Split = Literal["train", "test"]
 
-_PLACE_START = "Ald Bar Cor Dun Elm Fen Gar Hol Kes Lor Mar Nor Oak Pen Ros Sel Tor Val Wes Yar Bren Cal Dor Hex".split()
-_PLACE_END = "bury ton field mouth wick grin stad haven moor dale rick ford vale borg minster nara oka una".split()
-_FIRST = (
-    "Marta Amina Jonas Lucia Pavel Ingrid Tomas Nadia Hugo Elena Karim Sofia Viktor Priya Daniel Leila Oscar Greta Mateo "
-    "Yuki Farid Clara Anton Noor Ruben Tessa Emil Salma Igor Bianca Henrik Aisha Milan Rosa Felix Zoya Andre Mina Boris"
-).split()
-_LAST_START = "Oka Ber Lind Var Sol Kov Mar Hal Ten Ros Fer Dal Nys Gra Pet Sand Wei Mor Bel Ruz Chev Ost Il Jan".split()
-_LAST_END = "for gren man ski nova vik ley ton dez quist mann ovic ara berg sen let ini well".split()
-_FIRM_START = "Nexa Orbi Velo Tera Lumi Quan Syno Arka Plex Cira Novu Delta Zeno Mira Fera Kodo Altu Vanta Opti Riva".split()
-_FIRM_END = "link soft dyne core grid wave tec scan mind data path bit works logic".split()
+
+def _words(text: str) -> list[str]:
+    return text.split()
+
+
+_PLACE_START = _words(
+    "Ald Bar Cor Dun Elm Fen Gar Hol Kes Lor Mar Nor Oak Pen Ros Sel Tor Val Wes Yar Bren Cal Dor Hex"
+)
+_PLACE_END = _words("bury ton field mouth wick grin stad haven moor dale rick ford vale borg minster nara oka una")
+_FIRST = _words(
+    "Marta Amina Jonas Lucia Pavel Ingrid Tomas Nadia Hugo Elena Karim Sofia Viktor Priya Daniel Leila Oscar Greta "
+    "Mateo Yuki Farid "
+    "Clara Anton Noor Ruben Tessa Emil Salma Igor Bianca Henrik Aisha Milan Rosa Felix Zoya Andre Mina Boris"
+)
+_LAST_START = _words(
+    "Oka Ber Lind Var Sol Kov Mar Hal Ten Ros Fer Dal Nys Gra Pet Sand Wei Mor Bel Ruz Chev Ost Il Jan"
+)
+_LAST_END = _words("for gren man ski nova vik ley ton dez quist mann ovic ara berg sen let ini well")
+_FIRM_START = _words(
+    "Nexa Orbi Velo Tera Lumi Quan Syno Arka Plex Cira Novu Delta Zeno Mira Fera Kodo Altu Vanta Opti Riva"
+)
+_FIRM_END = _words("link soft dyne core grid wave tec scan mind data path bit works logic")
 _FIRM_KIND = ("Systems", "Labs", "Networks", "Software", "Engineering", "Group")
-_TITLE = (
-    "Harbour Northern Bright Silver River Open Second Golden Common Clear Rapid Central United Amber Coastal Quiet Granite "
-    "Maple Summit Bridge Lantern Falcon Cedar Compass Meridian Aurora Cobalt Willow Orchard Pioneer"
-).split()
+_TITLE = _words(
+    "Harbour Northern Bright Silver River Open Second Golden Common Clear Rapid Central United Amber Coastal Quiet "
+    "Granite Maple Summit Bridge Lantern Falcon Cedar Compass Meridian Aurora Cobalt Willow Orchard Pioneer"
+)
 _ROLE = {
     "train": (
         "the project director", "the chief engineer", "the head of data", "a former nurse", "the deputy mayor",
@@ -34,9 +46,7 @@ _ROLE = {
         "the commercial director", "a retired judge",
     ),
 }  # fmt: skip
-_MONTHS = (
-    "January February March April May June July August September October November December"
-).split()  # fmt: skip
+MONTHS = _words("January February March April May June July August September October November December")
 _LESS = {"train": ("reduce", "cut", "limit", "lower"), "test": ("reduce", "cut", "curb", "bring down")}
 _MORE = {"train": ("improve", "extend", "support", "modernise"), "test": ("improve", "extend", "strengthen", "expand")}
 _REASON = {
@@ -132,7 +142,7 @@ def _owned(rng: random.Random, split: Split, *parts: tuple[str, ...] | list[str]
 
 def _date(rng: random.Random, split: Split) -> str:
     days, years = [str(day) for day in range(1, 29)], [str(year) for year in range(2015, 2026)]
-    return _owned(rng, split, days, _MONTHS, years, joint=" ")
+    return _owned(rng, split, days, MONTHS, years, joint=" ")
 
 
 def _budget(rng: random.Random, split: Split) -> str:
