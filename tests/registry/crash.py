@@ -1,0 +1,119 @@
+"""Kills pushes and alias moves with SIGKILL and looks at what is left. Run as a program: it must not have used the
+object store itself before it forks. Prints one JSON object."""
+
+import json
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from loradeck_registry.registry import Registry
+from loradeck_registry.store import Store
+from tests.registry.support import push
+
+OPERATIONS = ("put_if_absent", "put_file", "size", "keys", "get")
+
+
+def main(folder: Path, random_rounds: int) -> dict[str, int]:
+    """Kill before and after every store operation of a push with alias, then at random times."""
+    os.environ["LORADECK_CACHE"] = str(folder / "cache")
+    url = folder / "registry"
+    counted = folder / "count"
+    _in_child(lambda: _publish(url, folder, 0))
+    _in_child(lambda: counted.write_text(str(_counting(lambda: _publish(url, folder, 1)))))
+    operations = int(counted.read_text())
+    killed = 0
+    for operation in range(1, operations + 1):
+        for after in (False, True):
+            killed += _in_child(lambda o=operation, a=after: _killing(o, a, lambda: _publish(url, folder, o)))  # type: ignore[misc]
+            _in_child(lambda: _check(url, folder), must_succeed=True)
+    generator = random.Random(0)
+    for number in range(random_rounds):
+        killed += _in_child(lambda n=number: _publish(url, folder, n), kill_after=generator.uniform(0, 0.02))  # type: ignore[misc]
+        _in_child(lambda: _check(url, folder), must_succeed=True)
+    return {"operations": operations, "rounds": 2 * operations + random_rounds, "killed": killed}
+
+
+def _publish(url: Path, folder: Path, seed: int) -> None:
+    registry = Registry.init(url)
+    push(registry, folder / f"files-{os.getpid()}", seed=seed, alias="prod")
+
+
+def _check(url: Path, folder: Path) -> None:
+    """Whatever died before: verify is clean, what readers see is whole, and the next push works."""
+    registry = Registry.open(url)
+    report = registry.verify()
+    assert report.clean, report
+    before = registry.resolve("clf@latest").number
+    assert [revision.number for revision in registry.revisions("clf")] == list(range(1, before + 1))
+    registry.local(registry.resolve("clf@prod"))
+    revision = push(registry, folder / "check", seed=random.randrange(10**9), alias="prod")
+    assert revision.number == before + 1
+    assert registry.resolve("clf@prod").number == before + 1
+
+
+def _counting(action: Callable[[], None]) -> int:
+    count = 0
+
+    def step(call: Callable[[], object]) -> object:
+        nonlocal count
+        count += 1
+        return call()
+
+    _wrap(step)
+    action()
+    return count
+
+
+def _killing(operation: int, after: bool, action: Callable[[], None]) -> None:
+    count = 0
+
+    def step(call: Callable[[], object]) -> object:
+        nonlocal count
+        count += 1
+        if count == operation and not after:
+            os.kill(os.getpid(), signal.SIGKILL)
+        result = call()
+        if count == operation and after:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    _wrap(step)
+    action()
+
+
+def _wrap(step: Callable[[Callable[[], object]], object]) -> None:
+    for name in OPERATIONS:
+        original = getattr(Store, name)
+
+        def wrapped(*arguments: object, _original: Callable[..., object] = original) -> object:
+            return step(lambda: _original(*arguments))
+
+        setattr(Store, name, wrapped)
+
+
+def _in_child(action: Callable[[], object], *, kill_after: float | None = None, must_succeed: bool = False) -> bool:
+    """Run in a forked child; True if it was killed."""
+    child = os.fork()
+    if child == 0:
+        try:
+            action()
+            os._exit(0)
+        except BaseException as error:
+            print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+            os._exit(1)
+    if kill_after is not None:
+        time.sleep(kill_after)
+        os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    killed = os.WIFSIGNALED(status)
+    if (not killed and os.WEXITSTATUS(status)) or (must_succeed and killed):
+        raise SystemExit(f"a child failed with status {status}")
+    return killed
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(Path(sys.argv[1]), int(sys.argv[2]))))
