@@ -1,0 +1,87 @@
+"""`loradeck serve`: one base and its adapters over gRPC."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from loradeck_serve.app import Server
+
+
+@click.command()
+@click.option("--base", metavar="REF", help="Base or full checkpoint: name[@...], hub:org/name, dir:folder.")
+@click.option("--registry", metavar="URL", envvar="LORADECK_REGISTRY", help="Registry folder or URL.")
+@click.option("--config", "config_path", type=click.Path(path_type=Path), help="YAML file with settings.")
+@click.option("--host", help="Interface of the inference door [default: 127.0.0.1].")
+@click.option("--port", "--inference-port", "port", type=click.IntRange(0, 65535), help="Inference [default: 8500].")
+@click.option("--admin-port", type=click.IntRange(0, 65535), help="Adapter administration [default: 8501].")
+@click.option("--metrics-port", type=click.IntRange(0, 65535), help="Prometheus [default: 8502].")
+@click.option("--slots", type=click.IntRange(0), help="Adapters in one batch [default: 4].")
+@click.option("--host-adapters", type=click.IntRange(0), help="Adapters in host memory [default: 16].")
+@click.option("--max-rank", type=click.IntRange(1), help="Largest LoRA rank [default: 16].")
+@click.option("--pin", "pins", multiple=True, metavar="REF", help="Load at start and never evict. Repeatable.")
+@click.option(
+    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any setting, such as engine.dtype=float32."
+)
+@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]))
+def command(
+    base: str | None,
+    registry: str | None,
+    config_path: Path | None,
+    host: str | None,
+    port: int | None,
+    admin_port: int | None,
+    metrics_port: int | None,
+    slots: int | None,
+    host_adapters: int | None,
+    max_rank: int | None,
+    pins: tuple[str, ...],
+    settings: tuple[str, ...],
+    log_level: str | None,
+) -> None:
+    """Serve one base and its adapters over gRPC.
+
+    Settings come from the file, then LORADECK_SERVE_... variables (nested with __), then these options. Prints one line
+    that starts with `ready` once requests are taken. SIGTERM and Ctrl+C let running requests end first.
+    """
+    import yaml
+
+    from loradeck_serve.config import load_config
+
+    overrides: dict[str, object] = {
+        "base": base,
+        "registry": registry,
+        "inference.host": host,
+        "inference.port": port,
+        "admin.port": admin_port,
+        "metrics.port": metrics_port,
+        "slots": slots,
+        "host_adapters": host_adapters,
+        "max_rank": max_rank,
+        "pins": list(pins) or None,
+        "log_level": log_level,
+    }
+    for setting in settings:
+        key, separator, value = setting.partition("=")
+        if not separator or not key:
+            raise click.UsageError(f"--set takes KEY=VALUE, not {setting!r}")
+        try:
+            overrides[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise click.UsageError(f"--set {key}: the value is not YAML") from error
+    config = load_config(config_path, overrides)
+
+    from loradeck_serve.app import serve
+    from loradeck_serve.logs import set_up_logs
+
+    set_up_logs(config.log_level)
+    click.echo(f"starting the engine on {config.base} (tens of seconds)", err=True)
+    serve(config, _say_ready)
+
+
+def _say_ready(server: Server) -> None:
+    where = server.addresses
+    click.echo(f"ready inference={where.inference} admin={where.admin} metrics={where.metrics} base={server.base_name}")

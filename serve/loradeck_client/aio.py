@@ -1,0 +1,227 @@
+"""The asyncio client."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+
+import loradeck.inference.v1 as inference
+from loradeck_client import convert
+from loradeck_client.channel import DEFAULT_TIMEOUT, OPTIONS, Settings, remaining
+from loradeck_client.errors import LoradeckError, ServerError, from_rpc_error
+from loradeck_client.results import Answer, Chunk, Classification, Sampling
+from loradeck_client.retry import RetryPolicy
+
+
+class AsyncCaller:
+    """A channel, and calls on it with deadlines, typed errors and retries."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.channel = grpc.aio.insecure_channel(settings.target, options=OPTIONS)
+
+    async def unary(
+        self,
+        method: Callable[..., Any],
+        request: Any,
+        timeout: float | None,
+        request_id: str | None,
+        again: bool = True,
+    ) -> Any:
+        """Call, and if `again`, try again while the policy and the deadline allow it. Raises LoradeckError."""
+        deadline = self.settings.deadline(timeout)
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                return await method(request, timeout=remaining(deadline), metadata=self.settings.metadata(request_id))
+            except grpc.RpcError as error:
+                raised = from_rpc_error(error, self.settings.target)
+            if not again:
+                raise raised
+            await self.pause(raised, attempt, deadline)
+
+    async def pause(self, error: LoradeckError, attempt: int, deadline: float) -> None:
+        """Wait before the next try, or raise `error`."""
+        wait = self.settings.retry.wait(error, attempt, deadline)
+        if wait is None:
+            raise error
+        await asyncio.sleep(wait)
+
+
+class AsyncTextStream:
+    """Chunks of an answer as they come; afterwards `final` holds the whole. Retried only before the first chunk.
+
+    Leaving the loop early is not enough to stop the server: call `cancel`, or use the stream in an `async with` block.
+    """
+
+    def __init__(
+        self, caller: AsyncCaller, method: Callable[..., Any], request: Any, timeout: float | None, request_id: str | None
+    ) -> None:  # fmt: skip
+        self._caller = caller
+        self._method = method
+        self._request = request
+        self._metadata = caller.settings.metadata(request_id)
+        self._deadline = caller.settings.deadline(timeout)
+        self._call: Any = None
+        self._cancelled = False
+        self.final: Answer | None = None
+        """The whole answer, once the stream has ended."""
+        self._events = self._run()
+
+    def __aiter__(self) -> AsyncIterator[Chunk]:
+        return self
+
+    async def __anext__(self) -> Chunk:
+        return await self._events.__anext__()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.cancel()
+
+    def cancel(self) -> None:
+        """End the request on the server at once. Does nothing after the end."""
+        self._cancelled = True
+        if self._call is not None:
+            self._call.cancel()
+
+    async def result(self) -> Answer:
+        """Read to the end and return the whole answer."""
+        async for _ in self:
+            pass
+        if self.final is None:
+            raise ServerError("the stream was cancelled before its end", reason="CANCELLED")
+        return self.final
+
+    async def _run(self) -> AsyncIterator[Chunk]:
+        attempt = 0
+        while True:
+            attempt += 1
+            begun = False
+            self._call = self._method(self._request, timeout=remaining(self._deadline), metadata=self._metadata)
+            try:
+                async for message in self._call:
+                    begun = True
+                    event = convert.stream_event(message)
+                    if isinstance(event, Answer):
+                        self.final = event
+                    else:
+                        yield event
+                if self.final is None:
+                    raise ServerError("the stream ended without its final message", reason="INCOMPLETE")
+                return
+            except grpc.RpcError as error:
+                if self._cancelled:
+                    return
+                raised = from_rpc_error(error, self._caller.settings.target)
+            except asyncio.CancelledError:
+                # gRPC raises this as well when the call itself was cancelled by `cancel`.
+                task = asyncio.current_task()
+                if self._cancelled and not (task is not None and task.cancelling()):
+                    return
+                self._call.cancel()
+                raise
+            if begun:
+                raise raised
+            await self._caller.pause(raised, attempt, self._deadline)
+
+
+class AsyncClient:
+    """Asks a server's inference door. `timeout` is in seconds and covers a call with all its retries.
+
+    Raises as `Client` does. Cancelling a call's task ends the request on the server.
+    """
+
+    def __init__(
+        self, target: str = "127.0.0.1:8500", *, timeout: float = DEFAULT_TIMEOUT, retry: RetryPolicy | None = None
+    ) -> None:
+        self._caller = AsyncCaller(Settings(target, timeout, retry or RetryPolicy()))
+        self._stub: Any = inference.InferenceServiceStub(self._caller.channel)
+
+    async def classify(
+        self,
+        text: str,
+        *,
+        adapter: str = "",
+        labels: Iterable[str] = (),
+        timeout: float | None = None,  # noqa: ASYNC109
+        request_id: str | None = None,
+    ) -> Classification:
+        """The most probable label and every candidate's probability; `labels` restrict (the base needs them)."""
+        request = convert.classify_request(adapter, text, labels)
+        return convert.classification(await self._caller.unary(self._stub.Classify, request, timeout, request_id))
+
+    async def batch_classify(
+        self,
+        texts: Iterable[str],
+        *,
+        adapter: str = "",
+        labels: Iterable[str] = (),
+        timeout: float | None = None,  # noqa: ASYNC109
+        request_id: str | None = None,
+    ) -> list[Classification]:
+        """One result per text, in order, all or none."""
+        request = convert.batch_request(adapter, texts, labels)
+        reply = await self._caller.unary(self._stub.BatchClassify, request, timeout, request_id)
+        return [convert.classification(result) for result in reply.results]
+
+    async def answer_short(
+        self,
+        question: str,
+        *,
+        context: str = "",
+        adapter: str = "",
+        sampling: Sampling | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109
+        request_id: str | None = None,
+    ) -> Answer:
+        """A short answer, whole."""
+        request = convert.answer_request("short", adapter, question, context, sampling)
+        return convert.short_answer(await self._caller.unary(self._stub.AnswerShort, request, timeout, request_id))
+
+    def answer_long(
+        self,
+        question: str,
+        *,
+        context: str = "",
+        adapter: str = "",
+        sampling: Sampling | None = None,
+        timeout: float | None = None,
+        request_id: str | None = None,
+    ) -> AsyncTextStream:
+        """A long answer, streamed."""
+        request = convert.answer_request("long", adapter, question, context, sampling)
+        return AsyncTextStream(self._caller, self._stub.AnswerLong, request, timeout, request_id)
+
+    def generate(
+        self,
+        *,
+        fields: Mapping[str, str] | None = None,
+        prompt: str | None = None,
+        message: str | None = None,
+        adapter: str = "",
+        sampling: Sampling | None = None,
+        timeout: float | None = None,
+        request_id: str | None = None,
+    ) -> AsyncTextStream:
+        """Free generation, streamed. Exactly one of `fields`, `prompt`, `message`."""
+        request = convert.generate_request(adapter, fields, prompt, message, sampling)
+        return AsyncTextStream(self._caller, self._stub.Generate, request, timeout, request_id)
+
+    async def close(self) -> None:
+        """Close the channel; running calls are cancelled."""
+        await self._caller.channel.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()

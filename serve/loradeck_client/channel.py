@@ -1,0 +1,49 @@
+"""What both clients share: channel options, metadata, deadlines."""
+
+import getpass
+import socket
+import time
+from dataclasses import dataclass, field
+
+from loradeck_client.retry import RetryPolicy
+
+OPTIONS = (
+    ("grpc.max_receive_message_length", -1),
+    # The retry policy of this package is the only one: gRPC's own would multiply with it.
+    ("grpc.enable_retries", 0),
+)
+DEFAULT_TIMEOUT = 60.0
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How calls are made."""
+
+    target: str
+    timeout: float = DEFAULT_TIMEOUT
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+
+    def deadline(self, timeout: float | None) -> float:
+        """When a call with this timeout (None: the client's) must be over, monotonic."""
+        return time.monotonic() + (self.timeout if timeout is None else timeout)
+
+    def metadata(self, request_id: str | None) -> tuple[tuple[str, str], ...]:
+        """Metadata of a call: who calls, and the request id if one is given."""
+        metadata = [("x-loradeck-caller", _caller())]
+        if request_id is not None:
+            metadata.append(("x-request-id", request_id))
+        return tuple(metadata)
+
+
+def remaining(deadline: float) -> float:
+    """Seconds until `deadline`; never 0 or less, so that the call itself reports the deadline."""
+    return max(deadline - time.monotonic(), 0.001)
+
+
+def _caller() -> str:
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = "unknown"
+    text = f"{user}@{socket.gethostname()}"[:128]
+    return text if text.isascii() and text.isprintable() else "unknown"

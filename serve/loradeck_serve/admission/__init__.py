@@ -1,0 +1,1 @@
+"""Admission: who may enter, who goes next, and how many adapters share the engine at a time."""

@@ -1,0 +1,199 @@
+"""The queue in front of the engine: bounded, fair between adapters, and never wider than the engine's slots."""
+
+import asyncio
+import time
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from loradeck_registry.errors import ExhaustedError
+from loradeck_serve.admission.fairness import VirtualTokens
+from loradeck_serve.config import Fairness, Limits
+
+BASE = ""
+"""Key of requests without an adapter: they need no slot."""
+
+
+class Place:
+    """One request's place, from entering the queue to leaving the engine."""
+
+    def __init__(self, queue: "AdmissionQueue", name: str) -> None:
+        self._queue = queue
+        self.name = name
+        self.key = BASE
+        self.prompt_tokens = 0
+        self.queue_seconds = 0.0
+        self.priority = 0
+        self.running = False
+        self.turn: asyncio.Future[None] | None = None
+
+    async def dispatch(self, key: str, prompt_tokens: int) -> None:
+        """Wait for the turn. `key` is the adapter's digest, or BASE. Sets `queue_seconds` and `priority`."""
+        self.key = key
+        self.prompt_tokens = prompt_tokens
+        begin = time.monotonic()
+        await self._queue.wait_turn(self)
+        self.queue_seconds = time.monotonic() - begin
+
+    def charge(self, output_tokens: int) -> None:
+        """Count generated tokens against the adapter's share."""
+        self._queue.fairness.output(self.name, output_tokens)
+
+
+class AdmissionQueue:
+    """Bounds and orders requests. All methods run on one event loop.
+
+    A request enters (refused at once when full), then waits for its turn. The turn goes to the adapter with the least
+    virtual time among those that may run: total and per-adapter concurrency bounds hold, and at most `slots` distinct
+    adapters run at a time. An adapter that has held a slot longer than the quantum gets no further turns while
+    another one waits for a slot, so its running requests end and the slot passes on. Base requests need no slot.
+    """
+
+    def __init__(
+        self, limits: Limits, fairness: Fairness, slots: int, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._limits = limits
+        self._quantum = fairness.quantum_seconds
+        self._slots = slots
+        self._clock = clock
+        self.fairness = VirtualTokens(fairness.prompt_token_cost, fairness.output_token_cost, fairness.weights)
+        self._inside: Counter[str] = Counter()
+        """Requests by name, waiting for a load, waiting for a turn, or running."""
+        self._running_by_name: Counter[str] = Counter()
+        self._running: Counter[str] = Counter()
+        """Requests in the engine, by key."""
+        self._since: dict[str, float] = {}
+        """When each running adapter took its slot."""
+        self._waiting: dict[str, deque[Place]] = {}
+        self._emptied = asyncio.Event()
+        self._interval = 0.05
+        """Smoothed seconds between two requests leaving."""
+        self._last_left: float | None = None
+
+    @property
+    def running(self) -> int:
+        """Requests in the engine."""
+        return self._running.total()
+
+    @property
+    def waiting(self) -> int:
+        """Requests admitted and not in the engine yet."""
+        return self._inside.total() - self._running.total()
+
+    def waiting_of(self, name: str) -> int:
+        """Requests of one adapter, admitted and not in the engine yet."""
+        return self._inside[name] - self._running_by_name[name]
+
+    def counts(self) -> dict[str, tuple[int, int]]:
+        """Waiting and running requests per adapter name (empty: the base)."""
+        return {
+            name: (count - self._running_by_name[name], self._running_by_name[name])
+            for name, count in self._inside.items()
+            if count
+        }
+
+    @property
+    def empty(self) -> bool:
+        """Whether no request is inside."""
+        return not self._inside.total()
+
+    async def wait_empty(self) -> None:
+        """Return when no request is inside."""
+        while not self.empty:
+            self._emptied.clear()
+            await self._emptied.wait()
+
+    @asynccontextmanager
+    async def enter(self, name: str) -> AsyncIterator[Place]:
+        """Take a place for a request of adapter `name` (empty: the base). Raises ExhaustedError when full."""
+        if self.waiting >= self._limits.queue:
+            raise self._full("the server's queue is full", self.waiting)
+        if self.waiting_of(name) >= self._limits.queue_per_adapter:
+            raise self._full(f"the queue of {name or 'the base'} is full", self.waiting_of(name))
+        place = Place(self, name)
+        if not self._inside[name]:
+            self.fairness.arrive(name, [n for n, count in self._inside.items() if count])
+        self._inside[name] += 1
+        try:
+            yield place
+        finally:
+            self._leave(place)
+
+    async def wait_turn(self, place: Place) -> None:
+        """Used by Place."""
+        place.turn = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(place.key, deque()).append(place)
+        self._pump()
+        await place.turn
+
+    def _leave(self, place: Place) -> None:
+        self._decrease(self._inside, place.name)
+        if place.running:
+            self._decrease(self._running_by_name, place.name)
+            self._decrease(self._running, place.key)
+            if not self._running[place.key]:
+                self._since.pop(place.key, None)
+            now = self._clock()
+            if self._last_left is not None:
+                self._interval += 0.1 * (min(now - self._last_left, 5.0) - self._interval)
+            self._last_left = now
+        elif place.turn is not None:
+            queue = self._waiting[place.key]
+            queue.remove(place)
+            if not queue:
+                del self._waiting[place.key]
+        if not self._inside[place.name]:
+            self.fairness.leave(place.name)
+            if self.empty:
+                self.fairness.quiet(place.name)
+                self._emptied.set()
+        self._pump()
+
+    @staticmethod
+    def _decrease(counter: Counter[str], key: str) -> None:
+        counter[key] -= 1
+        if not counter[key]:
+            del counter[key]
+
+    def _pump(self) -> None:
+        while self._running.total() < self._limits.concurrent and (place := self._next()) is not None:
+            queue = self._waiting[place.key]
+            queue.popleft()
+            if not queue:
+                del self._waiting[place.key]
+            assert place.turn is not None
+            place.running = True
+            place.priority = int(self.fairness.of(place.name))
+            self.fairness.prompt(place.name, place.prompt_tokens)
+            if place.key != BASE and place.key not in self._running:
+                self._since[place.key] = self._clock()
+            self._running[place.key] += 1
+            self._running_by_name[place.name] += 1
+            if not place.turn.done():
+                place.turn.set_result(None)
+
+    def _next(self) -> Place | None:
+        """The first waiting request of the adapter that goes next, or None if nobody may run now."""
+        free_slot = len(self._since) < self._slots
+        outsiders = any(key != BASE and key not in self._since for key in self._waiting)
+        now = self._clock()
+        best: Place | None = None
+        for key, queue in self._waiting.items():
+            place = queue[0]
+            if self._running_by_name[place.name] >= self._limits.concurrent_per_adapter:
+                continue
+            if key != BASE:
+                holds = key in self._since
+                if not holds and not free_slot:
+                    continue
+                if holds and outsiders and not free_slot and now - self._since[key] >= self._quantum:
+                    continue
+            if best is None or self.fairness.of(place.name) < self.fairness.of(best.name):
+                best = place
+        return best
+
+    def _full(self, what: str, ahead: int) -> ExhaustedError:
+        wait = min(max(self._interval * max(ahead, 1) / 2, 0.1), 30.0)
+        return ExhaustedError(
+            f"{what} ({ahead} requests wait): retry in {wait:.1f} s", reason="QUEUE_FULL", retry_after=wait
+        )

@@ -1,0 +1,251 @@
+"""The composition root: builds the server's parts, starts and stops them in order, and nothing works at import."""
+
+import asyncio
+import logging
+import signal
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import loradeck.adapters.v1 as adapters
+import loradeck.inference.v1 as inference
+from loradeck_registry.bases import resolve_base
+from loradeck_registry.cache import default_folder
+from loradeck_registry.errors import UnavailableError
+from loradeck_registry.registry import Registry
+from loradeck_registry.servable import BaseShapes
+from loradeck_registry.shapes import read_shapes
+from loradeck_serve.admission.queue import AdmissionQueue
+from loradeck_serve.catalog import Catalog
+from loradeck_serve.config import Address, ServerConfig
+from loradeck_serve.engine.base import Engine
+from loradeck_serve.engine_handle import EngineHandle
+from loradeck_serve.engine_start import engine_settings, served_base, start_engine
+from loradeck_serve.grpc.adapters import AdapterServicer
+from loradeck_serve.grpc.doors import ADAPTERS, INFERENCE, Door
+from loradeck_serve.grpc.inference import InferenceServicer
+from loradeck_serve.grpc.interceptor import ErrorInterceptor
+from loradeck_serve.handlers.adapters import AdaptersHandler
+from loradeck_serve.handlers.answer import AnswerHandler
+from loradeck_serve.handlers.classify import ClassifyHandler
+from loradeck_serve.handlers.dispatch import Dispatcher, Gate
+from loradeck_serve.handlers.generate import GenerateHandler
+from loradeck_serve.handlers.generation import Generation
+from loradeck_serve.handlers.targets import Targets
+from loradeck_serve.metrics import Metrics
+from loradeck_serve.metrics_door import Gauges, MetricsDoor
+from loradeck_serve.observer import AdapterObserver
+from loradeck_serve.residency.events import Events
+from loradeck_serve.residency.loader import AdapterLoader
+from loradeck_serve.residency.manager import ResidencyManager
+from loradeck_serve.served_base import ServedBase
+from loradeck_serve.supervisor import EngineSupervisor
+from loradeck_serve.text.tokenizers import Tokenizers
+from loradeck_serve.watcher import Swapper, Watcher
+
+_log = logging.getLogger(__name__)
+
+_LAST_WRITES_SECONDS = 2.0
+"""What replies that are ready get to reach their callers once no request is left."""
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What the server is made of, found and checked before anything is started."""
+
+    config: ServerConfig
+    registry: Registry | None
+    base: ServedBase
+    shapes: BaseShapes
+
+    @classmethod
+    def find(cls, config: ServerConfig) -> "Sources":
+        """Open the registry and bring the base here. Blocks. Raises LoradeckError with one line."""
+        registry = Registry.open(config.registry, cache=config.cache) if config.registry is not None else None
+        resolved = resolve_base(config.base, registry)
+        base = served_base(config, resolved)
+        return cls(config, registry, base, read_shapes(resolved.folder, resolved.identity))
+
+
+@dataclass(frozen=True)
+class Addresses:
+    """Where the doors listen."""
+
+    inference: Address
+    admin: Address
+    metrics: Address
+
+
+class Server:
+    """One server. `start_engine` makes the engine: the real one unless a test says otherwise."""
+
+    def __init__(self, sources: Sources, start: Callable[[], Awaitable[Engine]] | None = None) -> None:
+        config, base = sources.config, sources.base
+        self._config = config
+        self.metrics = Metrics()
+        if start is None:
+            settings = engine_settings(config, base)
+            start = lambda: start_engine(settings)  # noqa: E731
+        self._registry_threads = ThreadPoolExecutor(4, thread_name_prefix="registry")
+        self._handle = EngineHandle()
+        self._gate = Gate()
+        self._events = Events()
+        slots = config.slots if sources.registry is not None else 0
+        self._catalog = Catalog(sources.registry, self._registry_threads)
+        loader = AdapterLoader(
+            sources.registry, self._handle, base, sources.shapes, self._registry_threads,
+            max_rank=config.max_rank, probe=config.probe, allow_indistinct=config.allow_indistinct,
+        )  # fmt: skip
+        observer = AdapterObserver(self.metrics, self._events, lambda entry: self._adapters.view(entry))  # noqa: PLW0108
+        self._residency = ResidencyManager(
+            loader, config.host_adapters if slots else 0, slots, config.limits.load_wait_seconds,
+            lambda: self._catalog.pinned, observer,
+        )  # fmt: skip
+        self._queue = AdmissionQueue(config.limits, config.fairness, slots)
+        swapper = Swapper(self._catalog, self._residency, observer.flipped)
+        self._watcher = (
+            Watcher(sources.registry, self._catalog, swapper, self._registry_threads, config.watch_interval_seconds,
+                    observer.flip_failed)
+            if sources.registry is not None else None
+        )  # fmt: skip
+        self._adapters = AdaptersHandler(
+            sources.registry, self._catalog, self._residency, swapper, self._events, self._handle,
+            self._registry_threads, _bytes_per_rank(sources.shapes), config.cache or default_folder(),
+        )  # fmt: skip
+        self._supervisor = EngineSupervisor(
+            start, self._handle, self._residency, self._set_serving, self.metrics, config.engine_restarts
+        )
+        self._tokenizers = Tokenizers(base.folder)
+        self._base = base
+        self._make_doors(Targets(self._catalog, base, config.base_tasks))
+        self._gauges = Gauges(self.metrics, self._queue, self._residency, self._handle, self._watcher)
+        self._stop = asyncio.Event()
+        self._hurry = asyncio.Event()
+
+    def _make_doors(self, targets: Targets) -> None:
+        config, metrics = self._config, self.metrics
+        dispatcher = Dispatcher(self._gate, self._queue, self._residency, self._handle, metrics)
+        generation = Generation(dispatcher, self._tokenizers, config.limits, metrics)
+        interceptor = ErrorInterceptor(config.limits, metrics)
+        self._metrics_door = MetricsDoor(config.metrics, metrics)
+        self._inference = Door("inference", config.inference, interceptor, config.limits.message_bytes)
+        self._admin = Door("admin", config.admin, interceptor, config.limits.message_bytes)
+        inference.add_InferenceServiceServicer_to_server(  # type: ignore[no-untyped-call]
+            InferenceServicer(
+                ClassifyHandler(targets, self._tokenizers, dispatcher, config.limits, metrics),
+                AnswerHandler(targets, self._tokenizers, generation, config.limits),
+                GenerateHandler(targets, self._tokenizers, generation, config.limits),
+            ),
+            self._inference.server,
+        )
+        self._inference.serves(INFERENCE)
+        adapters.add_AdapterServiceServicer_to_server(  # type: ignore[no-untyped-call]
+            AdapterServicer(self._adapters), self._admin.server
+        )
+        self._admin.serves(ADAPTERS)
+
+    @property
+    def base_name(self) -> str:
+        """Name of the base, with its revision if it has one."""
+        return f"{self._base.name}@{self._base.revision}" if self._base.revision else self._base.name
+
+    @property
+    def addresses(self) -> Addresses:
+        """Where the doors listen; known from the beginning."""
+        return Addresses(self._inference.address, self._admin.address, self._metrics_door.address)
+
+    def stop(self) -> None:
+        """Ask the server to stop in order; asked twice, it no longer waits for running requests."""
+        if self._stop.is_set():
+            self._hurry.set()
+        self._stop.set()
+
+    async def run(self, ready: Callable[[], None], signals: bool = True) -> None:
+        """Serve until `stop` or a signal. Calls `ready` once requests are taken. Raises LoradeckError if it cannot go on."""
+        loop = asyncio.get_running_loop()
+        if signals:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, self.stop)
+        stopping = asyncio.create_task(self._stop.wait(), name="stop")
+        background: list[asyncio.Task[None]] = []
+        try:
+            await self._inference.start()
+            await self._admin.start()
+            if not await self._unless(stopping, self._begin()):
+                return
+            background.append(asyncio.create_task(self._supervisor.run(), name="engine supervisor"))
+            background.append(asyncio.create_task(self._gauges.run(), name="gauges"))
+            if self._watcher is not None:
+                background.append(asyncio.create_task(self._watcher.run(), name="watcher"))
+            await self._set_serving(None)
+            ready()
+            done, _ = await asyncio.wait([stopping, *background], return_when=asyncio.FIRST_COMPLETED)
+            for task in done - {stopping}:
+                task.result()
+                raise UnavailableError(f"{task.get_name()} ended by itself", reason="BACKGROUND_TASK")
+        finally:
+            await self._shut_down(background)
+            stopping.cancel()
+
+    async def _unless(self, stopping: asyncio.Task[bool], work: Awaitable[None]) -> bool:
+        """Run `work`, but give it up when a stop is asked for. Returns whether it was done."""
+        task = asyncio.ensure_future(work)
+        await asyncio.wait([stopping, task], return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            return False
+        task.result()
+        return True
+
+    async def _begin(self) -> None:
+        await self._supervisor.start()
+        info = self._handle.info
+        base = self._base
+        self.metrics.describe(info.version, info.dtype, base.name, base.revision, base.digest)
+        for reference in self._config.pins:
+            revision = await self._catalog.resolve(reference)
+            await self._residency.ensure(revision)
+            self._catalog.pin(reference, revision)
+
+    async def _set_serving(self, closed: str | None) -> None:
+        self._gate.closed = closed
+        self.metrics.ready.set(0 if closed else 1)
+        await self._inference.set_serving(closed is None)
+        await self._admin.set_serving(closed is None)
+
+    async def _shut_down(self, background: list[asyncio.Task[None]]) -> None:
+        """Health first, then running requests, then the doors, then the engine."""
+        await self._set_serving("DRAINING")
+        self._events.close()
+        hurry = asyncio.create_task(self._hurry.wait())
+        empty = asyncio.create_task(self._queue.wait_empty())
+        await asyncio.wait([hurry, empty], timeout=self._config.drain_seconds, return_when=asyncio.FIRST_COMPLETED)
+        if not empty.done():
+            _log.warning("requests cut off", extra={"running": self._queue.running, "waiting": self._queue.waiting})
+        for task in (hurry, empty, *background):
+            task.cancel()
+        await asyncio.gather(hurry, empty, *background, return_exceptions=True)
+        grace = _LAST_WRITES_SECONDS if empty.done() and not empty.cancelled() else 0.0
+        await asyncio.gather(self._inference.stop(grace), self._admin.stop(grace))
+        await self._residency.close()
+        await self._supervisor.stop()
+        self._metrics_door.stop()
+        self._tokenizers.close()
+        self._registry_threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _bytes_per_rank(shapes: BaseShapes) -> int:
+    """Bytes of one rank on every linear layer, in two-byte precision as published."""
+    return 2 * sum(rows + columns for rows, columns in shapes.modules.values())
+
+
+def serve(config: ServerConfig, ready: Callable[[Server], None]) -> None:
+    """Find everything, start, and serve until SIGTERM or Ctrl+C. Raises LoradeckError with one line."""
+    sources = Sources.find(config)
+
+    async def run() -> None:
+        server = Server(sources)
+        await server.run(lambda: ready(server))
+
+    asyncio.run(run())

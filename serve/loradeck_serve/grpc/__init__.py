@@ -1,0 +1,1 @@
+"""The gRPC doors: servicers, conversion, error mapping, health and reflection."""

@@ -1,0 +1,1 @@
+"""Handlers: what each RPC means, free of any transport."""

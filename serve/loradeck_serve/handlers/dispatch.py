@@ -1,0 +1,110 @@
+"""The way of every request into the engine: gate, queue, residency, turn. And what is known of it afterwards."""
+
+import itertools
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from loradeck_registry.errors import InvalidError, UnavailableError
+from loradeck_serve.admission.queue import BASE, AdmissionQueue, Place
+from loradeck_serve.domain import Call, Provenance, Residency
+from loradeck_serve.engine.base import Engine
+from loradeck_serve.engine_handle import EngineHandle
+from loradeck_serve.handlers.targets import Target
+from loradeck_serve.metrics import Metrics
+from loradeck_serve.residency.manager import Lease, ResidencyManager
+
+
+class Gate:
+    """Whether requests are let in. Closed with a reason before the server is ready and while it drains."""
+
+    def __init__(self) -> None:
+        self.closed: str | None = "STARTING"
+
+    def check(self) -> None:
+        """Raise UnavailableError if closed."""
+        if self.closed is not None:
+            doing = {"STARTING": "starting", "DRAINING": "shutting down"}.get(self.closed, "restarting its engine")
+            raise UnavailableError(f"the server is {doing}: try again", reason=self.closed, retry_after=1)
+
+
+@dataclass
+class Admitted:
+    """A request that has its turn: the engine to call, and with what."""
+
+    engine: Engine
+    adapter: str | None
+    priority: int
+    place: Place
+    provenance: Provenance
+    _name: str
+    _numbers: Iterator[int]
+
+    def engine_id(self) -> str:
+        """A request id for the engine: unique, whatever ids callers send."""
+        return f"{self._name}-{next(self._numbers)}"
+
+
+class Dispatcher:
+    """Admits requests. A context ends when the request has left the engine, however it ends."""
+
+    def __init__(
+        self, gate: Gate, queue: AdmissionQueue, residency: ResidencyManager, engine: EngineHandle, metrics: Metrics
+    ) -> None:
+        self._gate = gate
+        self._queue = queue
+        self._residency = residency
+        self._engine = engine
+        self._metrics = metrics
+        self._numbers = itertools.count(1)
+
+    def check_prompt(self, prompt_tokens: int, output_tokens: int, field: str) -> int:
+        """Tokens that remain for the output. Raises InvalidError (PROMPT_TOO_LONG) unless `output_tokens` fit."""
+        limit = self._engine.info.max_model_len
+        if prompt_tokens + output_tokens > limit:
+            raise InvalidError(
+                f"the prompt has {prompt_tokens} tokens; with at least {output_tokens} for the answer the limit is {limit}: "
+                f"shorten `{field}`",
+                reason="PROMPT_TOO_LONG",
+                field=field,
+                metadata={"prompt_tokens": str(prompt_tokens), "context_tokens": str(limit)},
+            )
+        return limit - prompt_tokens
+
+    @asynccontextmanager
+    async def admit(self, call: Call, target: Target, prompt_tokens: int) -> AsyncIterator[Admitted]:
+        """Wait for residency and turn. Raises UnavailableError, ExhaustedError, and whatever the load raises."""
+        self._gate.check()
+        self._engine.get()
+        name = target.name if target.adapter is not None else BASE
+        async with self._queue.enter(name) as place:
+            if target.adapter is None:
+                await place.dispatch(BASE, prompt_tokens)
+                yield self._admitted(call, target, place, None)
+                return
+            async with self._residency.use(target.adapter) as lease:
+                await place.dispatch(target.digest, prompt_tokens)
+                lease.dispatched()
+                yield self._admitted(call, target, place, lease)
+
+    def _admitted(self, call: Call, target: Target, place: Place, lease: Lease | None) -> Admitted:
+        engine = self._engine.get()
+        residency = lease.residency if lease is not None else Residency.NONE
+        label = self._metrics.label(place.name)
+        self._metrics.queue_wait.labels(label).observe(place.queue_seconds)
+        self._metrics.prompt_tokens.labels(label).inc(place.prompt_tokens)
+        self._metrics.arrived_at(place.name, residency)
+        provenance = Provenance(
+            request_id=call.request_id,
+            adapter=target.name,
+            revision=target.revision,
+            digest=target.digest,
+            requested=target.requested,
+            residency=residency,
+            queue_seconds=place.queue_seconds,
+            load_seconds=lease.load_seconds if lease is not None else 0.0,
+        )
+        return Admitted(
+            engine, target.digest if lease is not None else None, place.priority, place, provenance,
+            f"r{next(self._numbers)}", itertools.count(),
+        )  # fmt: skip

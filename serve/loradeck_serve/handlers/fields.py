@@ -1,0 +1,62 @@
+"""Checks of request fields that several handlers share."""
+
+import math
+
+from loradeck_registry.errors import InvalidError
+from loradeck_serve.config import Limits
+from loradeck_serve.domain import Sampling
+from loradeck_serve.engine.base import GenerateSettings
+from loradeck_tasks.task import Task
+
+MOST_STOPS = 8
+LONGEST_STOP = 64
+
+
+def check_text(value: str, field: str, limits: Limits, required: bool = True) -> None:
+    """Raise InvalidError (EMPTY_FIELD, TEXT_TOO_LONG, BAD_TEXT) unless `value` may be rendered."""
+    if required and not value.strip():
+        raise InvalidError(f"`{field}` is empty", reason="EMPTY_FIELD", field=field)
+    if len(value) > limits.text_characters:
+        raise InvalidError(
+            f"`{field}` has {len(value)} characters, the limit is {limits.text_characters}",
+            reason="TEXT_TOO_LONG",
+            field=field,
+            metadata={"characters": str(len(value)), "limit": str(limits.text_characters)},
+        )
+
+
+def check_sampling(sampling: Sampling, limits: Limits) -> None:
+    """Raise InvalidError (OUT_OF_RANGE) for the first setting outside its range."""
+    checks = (
+        ("temperature", sampling.temperature, lambda v: 0 <= v <= 2, "0 to 2"),
+        ("top_p", sampling.top_p, lambda v: 0 < v <= 1, "greater than 0, at most 1"),
+        ("top_k", sampling.top_k, lambda v: v >= 0, "0 or greater"),
+        ("max_tokens", sampling.max_tokens, lambda v: 1 <= v <= limits.max_tokens, f"1 to {limits.max_tokens}"),
+    )
+    for name, value, holds, wanted in checks:
+        if value is not None and (math.isnan(value) or not holds(value)):
+            raise InvalidError(
+                f"`sampling.{name}` is {value:g}: it must be {wanted}", reason="OUT_OF_RANGE", field=f"sampling.{name}"
+            )
+    if len(sampling.stop) > MOST_STOPS or any(not 1 <= len(stop) <= LONGEST_STOP for stop in sampling.stop):
+        raise InvalidError(
+            f"`sampling.stop` takes at most {MOST_STOPS} strings of 1 to {LONGEST_STOP} characters",
+            reason="OUT_OF_RANGE",
+            field="sampling.stop",
+        )
+
+
+def generate_settings(
+    sampling: Sampling, task: Task, limits: Limits, room: int, stop_token_ids: tuple[int, ...]
+) -> GenerateSettings:
+    """The request's settings with the task's defaults filled in, cut to the `room` that the context leaves."""
+    temperature, top_p, top_k = sampling.applied(task.sampling)
+    wanted = task.max_tokens if sampling.max_tokens is None else sampling.max_tokens
+    return GenerateSettings(
+        max_tokens=min(wanted, limits.max_tokens, room),
+        temperature=temperature,
+        top_p=top_p,
+        top_k=top_k,
+        seed=sampling.seed,
+        stop_token_ids=stop_token_ids,
+    )

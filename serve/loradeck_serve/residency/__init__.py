@@ -1,0 +1,1 @@
+"""Residency: which adapter revisions are in the engine, and how they get there and leave."""

@@ -1,0 +1,96 @@
+"""The loader: a revision's files to local disk, through every check, into the engine, and past its probe."""
+
+import asyncio
+import logging
+from concurrent.futures import Executor
+from pathlib import Path
+
+from loradeck_registry.errors import LoradeckError, PreconditionError
+from loradeck_registry.registry import Registry, Revision
+from loradeck_registry.servable import BaseShapes, check_adapter
+from loradeck_serve.engine.base import EngineAdapter
+from loradeck_serve.engine_handle import EngineHandle
+from loradeck_serve.probing import run_probe
+from loradeck_serve.served_base import ServedBase
+
+_log = logging.getLogger(__name__)
+
+
+class AdapterLoader:
+    """Brings revisions from the registry into the engine. The engine sees nothing that has not passed every check."""
+
+    def __init__(
+        self,
+        registry: Registry | None,
+        engine: EngineHandle,
+        base: ServedBase,
+        shapes: BaseShapes,
+        executor: Executor,
+        *,
+        max_rank: int,
+        probe: bool,
+        allow_indistinct: bool,
+    ) -> None:
+        self._registry = registry
+        self._engine = engine
+        self._base = base
+        self._shapes = shapes
+        self._executor = executor
+        self._max_rank = max_rank
+        self._probe = probe
+        self._allow_indistinct = allow_indistinct
+        self._prepared: dict[str, EngineAdapter] = {}
+
+    def is_local(self, revision: Revision) -> bool:
+        """Whether the revision's files are in the local cache already."""
+        return self._registry is not None and self._registry.is_local(revision)
+
+    async def prepare(self, revision: Revision) -> None:
+        """Fetch, verify and check. Raises PreconditionError with the defect's reason code, NotFoundError, DamagedError."""
+        self._base.check_compatible(revision)
+        adapter = await asyncio.get_running_loop().run_in_executor(self._executor, self._prepare, revision)
+        self._prepared[revision.digest] = adapter
+
+    async def insert(self, revision: Revision) -> None:
+        """Load into the engine and run the probe; an adapter that fails it is taken out again before this raises."""
+        adapter = self._prepared.pop(revision.digest)
+        engine = self._engine.get()
+        await engine.load(adapter)
+        if not self._probe:
+            return
+        try:
+            result = await run_probe(engine, revision, self._allow_indistinct)
+        except BaseException:
+            await asyncio.shield(engine.unload(revision.digest))
+            raise
+        if result is None:
+            _log.warning("revision has no probe: loaded unproved", extra={"adapter": str(revision)})
+        else:
+            _log.info(
+                "probe passed",
+                extra={
+                    "adapter": str(revision),
+                    "error": round(result.error, 6),
+                    "distance": round(result.distance, 6),
+                    "indistinct": result.indistinct,
+                },
+            )
+
+    async def remove(self, revision: Revision) -> None:
+        """Take it out of the engine."""
+        await self._engine.get().unload(revision.digest)
+
+    def _prepare(self, revision: Revision) -> EngineAdapter:
+        assert self._registry is not None
+        folder: Path = self._registry.local(revision)
+        try:
+            facts = check_adapter(folder, revision.manifest, self._shapes, max_rank=self._max_rank)
+        except LoradeckError as error:
+            # Whatever is wrong with a published adapter, the caller's request is not what is malformed.
+            raise PreconditionError(
+                f"{revision}: {error.message}",
+                reason=error.reason,
+                field="adapter",
+                metadata=error.metadata,
+            ) from error
+        return EngineAdapter(revision.digest, folder, facts.rank, facts.added_token_ids)

@@ -1,0 +1,348 @@
+"""The residency manager: one load per revision however many wait, and eviction that never takes a revision in use."""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from loradeck_registry.errors import ExhaustedError, LoradeckError, PreconditionError, UnavailableError
+from loradeck_registry.registry import Revision
+from loradeck_serve.domain import Residency
+from loradeck_serve.residency.entry import Entry, State
+from loradeck_serve.residency.slots import SlotOrder
+
+_log = logging.getLogger(__name__)
+
+FAILURE_SECONDS = 10.0
+"""How long a refused revision is refused again without a new attempt."""
+_KNOWN = 4096
+"""Revisions remembered; those neither loaded nor in use go first."""
+
+
+class Loader(Protocol):
+    """Brings a revision's files here, and into the engine and out of it."""
+
+    def is_local(self, revision: Revision) -> bool:
+        """Whether the files are in the local cache."""
+
+    async def prepare(self, revision: Revision) -> None:
+        """Fetch, verify and check. Raises LoradeckError if the revision cannot be served here."""
+
+    async def insert(self, revision: Revision) -> None:
+        """Load a prepared revision into the engine and prove it. Leaves no trace if it raises."""
+
+    async def remove(self, revision: Revision) -> None:
+        """Take it out of the engine."""
+
+
+class Observer(Protocol):
+    """Is told what happens, for metrics and watchers."""
+
+    def changed(self, entry: Entry) -> None:
+        """A state changed."""
+
+    def loaded(self, entry: Entry, tier: Residency, seconds: float) -> None:
+        """A load ended well."""
+
+    def evicted(self, entry: Entry) -> None:
+        """A revision made way for another one."""
+
+
+@dataclass
+class Lease:
+    """A revision that stays in the engine for as long as the lease is held."""
+
+    entry: Entry
+    slots: SlotOrder
+    residency: Residency
+    load_seconds: float = 0.0
+    _running: bool = field(default=False)
+
+    def dispatched(self) -> None:
+        """The request goes to the engine now."""
+        self._running = True
+        self.entry.running += 1
+        was_in_slot = self.slots.touch(self.entry.revision.digest)
+        if not was_in_slot and self.residency is Residency.HOT:
+            self.residency = Residency.WARM
+
+    def end(self) -> None:
+        """The request has left the engine."""
+        if self._running:
+            self._running = False
+            self.entry.running -= 1
+        self.entry.last_use_time = time.time()
+
+
+class ResidencyManager:
+    """Keeps at most `capacity` revisions in the engine. All methods run on one event loop."""
+
+    def __init__(
+        self,
+        loader: Loader,
+        capacity: int,
+        slots: int,
+        load_wait_seconds: float,
+        pinned: Callable[[], Collection[str]],
+        observer: Observer,
+    ) -> None:
+        self._loader = loader
+        self.capacity = capacity
+        self.slots = SlotOrder(slots)
+        self._load_wait_seconds = load_wait_seconds
+        self._pinned = pinned
+        self._observer = observer
+        self._entries: dict[str, Entry] = {}
+        self._inside: set[str] = set()
+        """Digests in the engine, or with a reserved place in it."""
+        self._news = asyncio.Event()
+        """Set, and replaced, whenever something was released."""
+
+    @property
+    def entries(self) -> list[Entry]:
+        """All revisions known here."""
+        return list(self._entries.values())
+
+    @property
+    def used(self) -> int:
+        """Places taken in the engine's host memory."""
+        return len(self._inside)
+
+    def find(self, digest: str) -> Entry | None:
+        """The entry of a revision, if it is known here."""
+        return self._entries.get(digest)
+
+    def entry(self, revision: Revision) -> Entry:
+        """The entry of a revision, made if new."""
+        entry = self._entries.get(revision.digest)
+        if entry is None:
+            self._forget_some()
+            entry = self._entries[revision.digest] = Entry(revision)
+        return entry
+
+    @asynccontextmanager
+    async def use(self, revision: Revision) -> AsyncIterator[Lease]:
+        """Load if need be, and hold the revision in the engine meanwhile.
+
+        Raises what the load raises, and ExhaustedError (NO_HOST_ROOM) if every place is in use for too long.
+        """
+        entry = self.entry(revision)
+        while entry.drain is not None:
+            await asyncio.wait([entry.drain])
+            entry = self.entry(revision)
+        entry.holds += 1
+        try:
+            begin = time.monotonic()
+            residency = await self._present(entry, patient=False)
+            waited = 0.0 if residency is Residency.HOT else time.monotonic() - begin
+            lease = Lease(entry, self.slots, residency, waited)
+            try:
+                yield lease
+            finally:
+                lease.end()
+        finally:
+            self._release(entry)
+
+    async def ensure(self, revision: Revision) -> Entry:
+        """Load a revision now, trying again even if it was refused a moment ago. Raises as `use` does."""
+        entry = self.entry(revision)
+        while entry.drain is not None:
+            await asyncio.wait([entry.drain])
+            entry = self.entry(revision)
+        entry.holds += 1
+        try:
+            await self._present(entry, patient=True)
+        finally:
+            self._release(entry)
+        return entry
+
+    async def unload(self, digest: str) -> None:
+        """Take a revision out once its requests have ended; new ones meanwhile wait and load it anew. Idempotent."""
+        entry = self._entries.get(digest)
+        if entry is None:
+            return
+        if digest in self._pinned():
+            raise PreconditionError(
+                f"{entry.revision.name}@{entry.revision.number} is pinned: unpin it first", reason="PINNED"
+            )
+        if entry.load is not None:
+            await asyncio.wait([entry.load])
+        if task := self._drain(entry):
+            await asyncio.shield(task)
+
+    def retire(self, digest: str) -> None:
+        """The revision is superseded: let it go when its last request ends, in the background."""
+        entry = self._entries.get(digest)
+        if entry is not None and digest not in self._pinned():
+            self._drain(entry)
+
+    def engine_lost(self) -> list[Revision]:
+        """The engine is gone with all it held. Returns what was loaded."""
+        lost = [e.revision for e in self._entries.values() if e.state in (State.LOADED, State.DRAINING)]
+        self._inside.clear()
+        self.slots.clear()
+        for entry in self._entries.values():
+            if entry.state in (State.LOADED, State.DRAINING):
+                self._set(entry, State.CACHED)
+        return lost
+
+    async def close(self) -> None:
+        """End background work."""
+        tasks = [t for e in self._entries.values() for t in (e.load, e.drain) if t is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _present(self, entry: Entry, patient: bool) -> Residency:
+        if entry.state in (State.LOADED, State.DRAINING):
+            return Residency.HOT
+        if entry.load is None:
+            if (
+                not patient
+                and isinstance(entry.failure, PreconditionError)
+                and time.monotonic() - entry.failure_time < FAILURE_SECONDS
+            ):
+                raise entry.failure
+            entry.load = asyncio.create_task(self._load(entry), name=f"load {entry.revision.digest}")
+            entry.load.add_done_callback(_seen)
+        await asyncio.shield(entry.load)
+        return Residency.REMOTE if entry.was_remote else Residency.COLD
+
+    async def _load(self, entry: Entry) -> None:
+        revision = entry.revision
+        begin = time.monotonic()
+        entry.was_remote = not self._loader.is_local(revision)
+        self._set(entry, State.LOADING)
+        reserved = False
+        try:
+            await self._loader.prepare(revision)
+            await self._room(revision)
+            reserved = True
+            await self._loader.insert(revision)
+        except BaseException as error:
+            if reserved:
+                self._inside.discard(revision.digest)
+                self._notify()
+            entry.load = None
+            if isinstance(error, LoradeckError):
+                entry.failure, entry.failure_time = error, time.monotonic()
+                _log.warning(
+                    "load refused",
+                    extra={
+                        "adapter": revision.name,
+                        "revision": revision.number,
+                        "digest": revision.digest,
+                        "reason": error.reason,
+                        "error": error.message,
+                    },
+                )
+            self._set(entry, State.FAILED if isinstance(error, Exception) else State.CACHED)
+            raise
+        entry.load = None
+        entry.failure = None
+        entry.load_time = time.time()
+        entry.load_seconds = time.monotonic() - begin
+        self.slots.touch(revision.digest)
+        self._set(entry, State.LOADED)
+        tier = Residency.REMOTE if entry.was_remote else Residency.COLD
+        self._observer.loaded(entry, tier, entry.load_seconds)
+        _log.info(
+            "loaded",
+            extra={
+                "adapter": revision.name,
+                "revision": revision.number,
+                "digest": revision.digest,
+                "tier": tier.value,
+                "seconds": round(entry.load_seconds, 4),
+            },
+        )
+
+    async def _room(self, revision: Revision) -> None:
+        """Reserve a place in the engine, evicting the least recently used revision that nobody needs."""
+        deadline = time.monotonic() + self._load_wait_seconds
+        while len(self._inside) >= self.capacity:
+            if victim := self._victim():
+                self._observer.evicted(victim)
+                task = self._drain(victim)
+                assert task is not None
+                await asyncio.shield(task)
+                continue
+            remaining = deadline - time.monotonic()
+            try:
+                if remaining <= 0:
+                    raise TimeoutError
+                async with asyncio.timeout(remaining):
+                    await self._news.wait()
+            except TimeoutError:
+                raise ExhaustedError(
+                    f"no room for {revision.name}@{revision.number}: all {self.capacity} places in host memory are in use",
+                    reason="NO_HOST_ROOM",
+                    retry_after=1.0,
+                ) from None
+        self._inside.add(revision.digest)
+
+    def _victim(self) -> Entry | None:
+        pinned = self._pinned()
+        idle = [
+            e
+            for e in self._entries.values()
+            if e.state is State.LOADED and not e.holds and e.drain is None and e.revision.digest not in pinned
+        ]
+        return min(idle, key=lambda e: max(e.last_use_time, e.load_time), default=None)
+
+    def _drain(self, entry: Entry) -> asyncio.Task[None] | None:
+        """Start to let a revision go, or join that. None if it is not in the engine."""
+        if entry.drain is None and entry.state is State.LOADED:
+            self._set(entry, State.DRAINING)
+            entry.drain = asyncio.create_task(self._leave(entry), name=f"drain {entry.revision.digest}")
+            entry.drain.add_done_callback(_seen)
+        return entry.drain
+
+    async def _leave(self, entry: Entry) -> None:
+        try:
+            while entry.holds:
+                await self._news.wait()
+            if entry.state is State.DRAINING:
+                try:
+                    await self._loader.remove(entry.revision)
+                except UnavailableError:
+                    _log.info("unloaded with the engine", extra={"digest": entry.revision.digest})
+                self._inside.discard(entry.revision.digest)
+                self.slots.remove(entry.revision.digest)
+                self._set(entry, State.CACHED)
+        finally:
+            entry.drain = None
+            self._notify()
+
+    def _release(self, entry: Entry) -> None:
+        entry.holds -= 1
+        if not entry.holds:
+            self._notify()
+
+    def _notify(self) -> None:
+        self._news.set()
+        self._news = asyncio.Event()
+
+    def _set(self, entry: Entry, state: State) -> None:
+        if entry.state is not state:
+            entry.state = state
+            self._observer.changed(entry)
+
+    def _forget_some(self) -> None:
+        if len(self._entries) >= _KNOWN:
+            idle = [
+                e
+                for e in self._entries.values()
+                if e.state in (State.CACHED, State.FAILED) and not e.holds and e.load is None and e.drain is None
+            ]
+            for entry in sorted(idle, key=lambda e: e.last_use_time)[: _KNOWN // 4]:
+                del self._entries[entry.revision.digest]
+
+
+def _seen(task: asyncio.Task[None]) -> None:
+    """A load whose waiters have all gone has nobody else to look at its error; `_load` has logged it."""
+    if not task.cancelled():
+        task.exception()

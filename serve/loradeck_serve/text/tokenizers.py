@@ -1,0 +1,99 @@
+"""Tokenizers of the base and of each set of added tokens, and everything that is done with them off the event loop."""
+
+import asyncio
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+from loradeck_serve.text.detokenizer import Detokenizer
+from loradeck_tasks.task import Task
+
+T = TypeVar("T")
+
+KEPT = 16
+"""Tokenizers kept in memory: one per different set of added tokens; the least recently used goes first."""
+
+
+class _Guarded:
+    """A tokenizer and the lock that keeps two threads from rendering with it at once."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+        self.lock = threading.Lock()
+
+
+class Tokenizers:
+    """Renders and encodes in a small thread pool, with the same functions that training uses."""
+
+    def __init__(self, base: Path, threads: int = 2) -> None:
+        self._base = base
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="tokenize")
+        self._kept: OrderedDict[object, _Guarded] = OrderedDict()
+        self._lock = threading.Lock()
+
+    async def render(self, task: Task, values: Mapping[str, str]) -> list[int]:
+        """Token ids of the task's prompt with `values` in its template."""
+        from loradeck_tasks.rendering import render_prompt
+
+        return await self._run(task, lambda tokenizer: list(render_prompt(task, values, tokenizer)))
+
+    async def encode(self, task: Task, text: str, special: bool) -> list[int]:
+        """Token ids of a text as it is; `special` adds what the tokenizer puts around a text by itself."""
+        return await self._run(
+            task, lambda tokenizer: [int(i) for i in tokenizer.encode(text, add_special_tokens=special)]
+        )
+
+    async def label_candidates(self, task: Task, labels: Sequence[str]) -> list[tuple[int, ...]]:
+        """Token ids that stand for each label after the prompt: its label token, or its text as training writes it.
+
+        Where one label's text is the beginning of another's, all of them end with the end of the turn, as they do in
+        training: otherwise the shorter one would be scored for saying less.
+        """
+        from loradeck_tasks.rendering import end_of_turn, label_candidates
+
+        def work(tokenizer: Any) -> list[tuple[int, ...]]:
+            found = [tuple(ids) for ids in label_candidates(task, tokenizer, labels)]
+            if any(a != b and b[: len(a)] == a for a in found for b in found):
+                found = [(*ids, end_of_turn(task, tokenizer)) for ids in found]
+            return found
+
+        return await self._run(task, work)
+
+    async def for_generation(self, task: Task, stops: Sequence[str]) -> tuple[Detokenizer, tuple[int, ...]]:
+        """A detokenizer for one generation that honours `stops`, and the tokens that end an answer of the task."""
+        from loradeck_tasks.rendering import stop_token_ids
+
+        return await self._run(
+            task, lambda tokenizer: (Detokenizer(tokenizer, stops), tuple(stop_token_ids(task, tokenizer)))
+        )
+
+    def close(self) -> None:
+        """End the threads."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    async def _run(self, task: Task, work: Callable[[Any], T]) -> T:
+        def run() -> T:
+            guarded = self._guarded(task)
+            with guarded.lock:
+                return work(guarded.tokenizer)
+
+        return await asyncio.get_running_loop().run_in_executor(self._pool, run)
+
+    def _guarded(self, task: Task) -> _Guarded:
+        from loradeck_tasks.rendering import tokenizer_for
+
+        key = task.added_tokens
+        with self._lock:
+            guarded = self._kept.get(key)
+            if guarded is not None:
+                self._kept.move_to_end(key)
+                return guarded
+        guarded = _Guarded(tokenizer_for(task, self._base))
+        with self._lock:
+            guarded = self._kept.setdefault(key, guarded)
+            while len(self._kept) > KEPT:
+                self._kept.popitem(last=False)
+            return guarded
