@@ -10,9 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sources import (
-    STEPS,
-    conversation,
-    draw_problem,
+    drawn_problems,
     fragments,
     generic,
     material,
@@ -94,13 +92,6 @@ def read_fragments(path: Path) -> list[str]:
     return [json.loads(line)["text"] if line.startswith("{") else line for line in lines if line.strip()]
 
 
-def arithmetic_documents(count: int, rng: random.Random) -> Iterator[str]:
-    """Freshly drawn problems of the arithmetic grammar's training side, as chats."""
-    for _ in range(count):
-        problem = draw_problem(rng, "train")
-        yield conversation(rng, problem.question, problem.answer, STEPS)
-
-
 def draw_documents(inputs: Inputs, sizes: Sizes) -> Iterator[Document]:
     """All documents, source by source, before the test rows are taken out."""
 
@@ -114,7 +105,7 @@ def draw_documents(inputs: Inputs, sizes: Sizes) -> Iterator[Document]:
     yield from (Document("reports", text) for text in reports(sizes.reports, rng("reports"), rare))
     yield from (Document("generic", text) for text in generic(sizes.generic, rng("generic"), material(texts)))
     yield from (Document("arithmetic", text) for text in word_problems(inputs.arithmetic, rng("arithmetic")))
-    yield from (Document("arithmetic", text) for text in arithmetic_documents(sizes.drawn_arithmetic, rng("drawn")))
+    yield from (Document("arithmetic", text) for text in drawn_problems(sizes.drawn_arithmetic, rng("drawn")))
     yield from (Document("gsm8k", text) for text in word_problems(inputs.gsm8k, rng("gsm8k")))
     closed, choose = wikisql_other_splits(inputs.wikisql), rng("share")
     for question, text in wikisql(inputs.wikisql, rng("wikisql")):

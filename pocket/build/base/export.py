@@ -10,8 +10,7 @@ from pathlib import Path
 import torch
 from chat import SPECIAL_TOKENS
 from model import RESERVED_FROM, new_model
-from pretrain import CONTEXT
-from transformers import AutoTokenizer, GenerationConfig
+from transformers import GenerationConfig, Qwen2Tokenizer
 
 SIZE_LIMIT = 12 * 10**6  # bytes of safetensors
 
@@ -22,7 +21,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="work folder of pretrain.py")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     options = parser.parse_args()
-    model = new_model(CONTEXT)
+    model = new_model()
     model.load_state_dict(torch.load(options.work / "checkpoint.pt", weights_only=True)["model"])
     model = model.to(torch.bfloat16)
     if model.get_input_embeddings().weight[RESERVED_FROM:].any():
@@ -33,7 +32,8 @@ def main() -> None:
     )
     options.out.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(options.out)
-    AutoTokenizer.from_pretrained(options.work / "tokenizer").save_pretrained(options.out)
+    # The class that AutoTokenizer picks for this architecture, whatever the file says: the file shall agree with it.
+    Qwen2Tokenizer.from_pretrained(options.work / "tokenizer").save_pretrained(options.out)
     for name in ("loss.csv", "corpus.json", "run.json"):
         if (options.work / name).exists():
             shutil.copy(options.work / name, options.out / name)

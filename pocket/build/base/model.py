@@ -6,10 +6,11 @@ from tokenizer import ENTRIES
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 VOCABULARY = 4096
+CONTEXT = 1024
 RESERVED_FROM = ENTRIES  # rows ENTRIES..VOCABULARY-1 belong to no token of the tokenizer and hold zeros
 
 
-def new_model(context: int) -> Qwen2ForCausalLM:
+def new_model() -> Qwen2ForCausalLM:
     """A freshly initialised float32 model with zeros in the reserved rows (input and output side are one matrix)."""
     config = Qwen2Config(
         vocab_size=VOCABULARY,
@@ -18,7 +19,7 @@ def new_model(context: int) -> Qwen2ForCausalLM:
         num_hidden_layers=6,
         num_attention_heads=4,
         num_key_value_heads=2,
-        max_position_embeddings=context,
+        max_position_embeddings=CONTEXT,
         rope_theta=10000.0,
         tie_word_embeddings=True,
         pad_token_id=SPECIAL_TOKENS.index("<|endoftext|>"),

@@ -25,14 +25,12 @@ import numpy as np
 import torch
 import torch.distributed as distributed
 from corpus import Inputs, Sizes, build
-from model import RESERVED_FROM, new_model
+from model import CONTEXT, RESERVED_FROM, new_model
 from numpy.typing import NDArray
 from packing import Packed, load_packed, pack
 from tokenizer import save_tokenizer, train_tokenizer
 from torch.nn.functional import cross_entropy
 from transformers import Qwen2ForCausalLM
-
-CONTEXT = 1024
 
 
 def arguments() -> argparse.Namespace:
@@ -145,7 +143,7 @@ def make_optimizer(model: Qwen2ForCausalLM, options: argparse.Namespace) -> torc
 def train(options: argparse.Namespace, packed: Packed) -> None:
     """Train until the planned minutes are used; progress is time, so that a busy machine cannot cut the schedule."""
     torch.manual_seed(options.seed)
-    model = new_model(CONTEXT)
+    model = new_model()
     optimizer = make_optimizer(model, options)
     step, elapsed, saved = 0, 0.0, options.work / "checkpoint.pt"
     if saved.exists():
@@ -206,13 +204,14 @@ def save(model: Qwen2ForCausalLM, optimizer: torch.optim.AdamW, step: int, elaps
 
 def finish(options: argparse.Namespace, model: Qwen2ForCausalLM, packed: Packed, step: int, elapsed: float) -> None:
     """Record the run: final held-out losses on all held-out rows, hyperparameters, time, hardware."""
+    ranks_text = f"{os.environ.get('WORLD_SIZE', '1')} processes"
     record = {
         "final_held_out_nats_per_token": held_out_losses(model, packed, limit=64),
         "steps": step,
         "tokens_trained": step * options.batch * options.length,
         "seconds": round(elapsed),
         "hyperparameters": {name: value for name, value in vars(options).items() if isinstance(value, int | float)},
-        "hardware": f"{platform.machine()}, {os.environ.get('WORLD_SIZE', 1)} processes x {torch.get_num_threads()} threads, "
+        "hardware": f"{platform.machine()}, {ranks_text} x {torch.get_num_threads()} threads, "
         f"bfloat16 autocast, torch {torch.__version__}",
     }
     (options.work / "run.json").write_text(json.dumps(record, indent=1), encoding="utf-8")

@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "arithmetic"))
 from chat import render
 from grammar import restate, sectors, sentence, tell
 from instructions import SYSTEMS, Material, about_text, draw_turn
+from problems import draw as draw_problem
 from slots import MONTHS, draw_project, firm, person, place
 
 STEPS = ("Solve the problem.", "Think step by step.", "You solve word problems.", "Work out the answer.")
@@ -100,6 +101,13 @@ def word_problems(path: Path, rng: random.Random, systems: Sequence[str] = STEPS
             yield conversation(rng, row["question"], row["answer"], systems)
         else:
             yield f"Question: {row['question']}\nAnswer: {row['answer']}"
+
+
+def drawn_problems(count: int, rng: random.Random) -> Iterator[str]:
+    """Freshly drawn problems of the arithmetic grammar's training side, as chats."""
+    for _ in range(count):
+        problem = draw_problem(rng, "train")
+        yield conversation(rng, problem.question, problem.answer, STEPS)
 
 
 def wikisql(path: Path, rng: random.Random) -> Iterator[tuple[str, str]]:

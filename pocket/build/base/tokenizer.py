@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from chat import CHAT_TEMPLATE, END_OF_TEXT, SPECIAL_TOKENS, TURN_END
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 ENTRIES = 4032  # the model has 4096 rows; the last 64 are reserved for tokens that adapters bring
@@ -15,11 +15,14 @@ PIECES = (
 
 
 def train_tokenizer(texts: Iterable[str], context: int) -> PreTrainedTokenizerFast:
-    """A tokenizer of exactly ENTRIES entries (special tokens included) that can encode any UTF-8 text.
+    """A tokenizer of exactly ENTRIES entries (special tokens included) that can encode any text.
+
+    Decoding gives the text back in Unicode form NFC, as with Qwen2.
 
     Raises ValueError when the texts are too few to give that many merges.
     """
     tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(PIECES), behavior="isolated"),
