@@ -9,6 +9,7 @@ from typing import Any
 
 from loradeck_registry.errors import InvalidError
 from loradeck_serve.engine.plugin.options import VARIABLE, PluginOptions
+from loradeck_serve.engine.processes import Tether
 from loradeck_serve.engine.settings import EngineSettings
 from loradeck_serve.engine.statistics import Snapshot, snapshot_logger
 
@@ -18,7 +19,7 @@ CPU_KV_CACHE_GIB = 2.0
 QUIET = {
     "VLLM_NO_USAGE_STATS": "1",
     "DO_NOT_TRACK": "1",
-    "VLLM_LOGGING_LEVEL": "WARNING",
+    "VLLM_LOGGING_LEVEL": "ERROR",
     "TOKENIZERS_PARALLELISM": "false",
 }
 """Set unless the user has set them: no usage reports, and no log of every step."""
@@ -68,6 +69,7 @@ def engine_arguments(settings: EngineSettings) -> Any:
         "disable_log_stats": True,
         "enable_log_requests": False,
         "seed": 0,
+        "additional_config": {"loradeck": Tether(), **settings.engine.get("additional_config", {})},
     }
     gib = settings.kv_cache_gib
     if gib is None and current_platform.is_cpu() and not os.environ.get("VLLM_CPU_KVCACHE_SPACE"):
@@ -84,7 +86,8 @@ def engine_arguments(settings: EngineSettings) -> Any:
             # One more than is ever admitted: the engine must never evict, since it may take a running adapter.
             "max_cpu_loras": settings.loaded_limit + 1,
         }
-    return AsyncEngineArgs(**(values | settings.engine))
+    passed = {name: value for name, value in settings.engine.items() if name != "additional_config"}
+    return AsyncEngineArgs(**(values | passed))
 
 
 def build(settings: EngineSettings, options: PluginOptions, state: Snapshot) -> Any:

@@ -1,6 +1,7 @@
 """Checks in front of the engine: what reaches vLLM can neither end it nor be taken for something else."""
 
 import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -101,5 +102,7 @@ def not_loaded(digest: str) -> NotFoundError:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's text: what a user can read."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    """The first line of an error's text: what a user can read, without what vLLM's processes put around it."""
+    line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    inner = re.search(r"Worker failed with error '(.*?)', please check", line)
+    return inner.group(1) if inner and inner.group(1) else line

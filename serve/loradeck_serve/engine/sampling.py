@@ -1,4 +1,4 @@
-"""From the engine's own settings to vLLM's sampling parameters."""
+"""From the engine's own terms to vLLM's: prompts and sampling parameters."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -36,3 +36,10 @@ def score_params(tokens: Sequence[int]) -> Any:
         detokenize=False,
         output_kind=RequestOutputKind.FINAL_ONLY,
     )
+
+
+def token_prompt(tokens: Sequence[int], salt: str | None = None) -> Any:
+    """A prompt that vLLM takes as it is, without its own tokenization step; `salt` sets its cached prefix apart."""
+    from vllm.inputs.engine import tokens_input
+
+    return tokens_input(list(tokens), cache_salt=salt)

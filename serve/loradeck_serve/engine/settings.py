@@ -13,11 +13,25 @@ RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 
 OURS = frozenset(
     {
-        "model", "dtype", "max_model_len", "enable_lora", "max_loras", "max_cpu_loras", "max_lora_rank", "enforce_eager",
-        "skip_tokenizer_init", "scheduling_policy", "kv_cache_memory_bytes", "lora_dtype", "generation_config",
-        "logprobs_mode", "speculative_config",
+        "model",
+        "dtype",
+        "max_model_len",
+        "max_num_seqs",
+        "enable_lora",
+        "max_loras",
+        "max_cpu_loras",
+        "max_lora_rank",
+        "lora_dtype",
+        "enforce_eager",
+        "skip_tokenizer_init",
+        "scheduling_policy",
+        "kv_cache_memory_bytes",
+        "generation_config",
+        "logprobs_mode",
+        "speculative_config",
+        "disable_log_stats",
     }
-)  # fmt: skip
+)
 """vLLM options that this model sets itself, or that the engine's promises rule out."""
 
 
@@ -31,7 +45,8 @@ class EngineSettings(BaseModel):
 
     model: Path = Field(description="folder of the base: configuration and safetensors, reserved rows included")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        default="auto", description="precision of weights and activations; auto takes the one of the configuration"
+        default="auto",
+        description="precision of weights and activations; auto takes the configuration's, and bfloat16 for float32",
     )
     max_model_len: int | None = Field(
         default=None, ge=1, description="most tokens of prompt and output together; unset, what the model allows"

@@ -1,6 +1,7 @@
 """The engine on vLLM's AsyncLLM: adapters come in by `load` only, and nothing that vLLM refuses can end it."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Awaitable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Self, TypeVar
@@ -10,7 +11,7 @@ from loradeck_serve.engine import checks, processes, warm_up
 from loradeck_serve.engine.arguments import build, plugin_options
 from loradeck_serve.engine.base import EngineAdapter, EngineInfo, EngineOutput, EngineStats, GenerateSettings, Scores
 from loradeck_serve.engine.plugin.options import PluginOptions
-from loradeck_serve.engine.sampling import generate_params, score_params
+from loradeck_serve.engine.sampling import generate_params, score_params, token_prompt
 from loradeck_serve.engine.scoring import Prefix, score_candidates
 from loradeck_serve.engine.settings import EngineSettings
 from loradeck_serve.engine.statistics import Snapshot
@@ -73,6 +74,7 @@ class VllmEngine:
                 f"the engine did not start: {checks.first_line(error)}", reason="ENGINE_START"
             ) from error
         engine = cls(llm, settings, options, version, state)
+        del llm
         try:
             await warm_up.warm_up(engine, options)
         except BaseException:
@@ -231,17 +233,15 @@ class VllmEngine:
         salt: str | None = None,
     ) -> AsyncIterator[AsyncIterator[Any]]:
         """vLLM's outputs of one request, aborted in the engine when the block is left early for any reason."""
-        from vllm.inputs import TokensPrompt
         from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
         loaded = self._adapter(adapter)
         own = checks.allowed_tokens(self._options, loaded)
         checks.check_prompt(prompt, self._options, own, self.info.max_model_len)
-        tokens = TokensPrompt(prompt_token_ids=list(prompt))
-        if salt is not None:
-            tokens["cache_salt"] = salt
+        if self._stop is not None:
+            raise self._gone()
         stream = self._llm.generate(
-            tokens,
+            token_prompt(prompt, salt),
             params,
             request_id,
             lora_request=self._requests[adapter] if adapter is not None else None,
@@ -309,5 +309,13 @@ class VllmEngine:
     async def stop(self) -> None:
         """See `base.Engine.stop`."""
         if self._stop is None:
-            self._stop = asyncio.create_task(asyncio.to_thread(processes.end_engine, self._llm, self._children))
+            self._stop = asyncio.create_task(self._end())
         await asyncio.shield(self._stop)
+
+    async def _end(self) -> None:
+        death = self._watch()
+        await asyncio.to_thread(processes.end_engine, self._llm, self._children)
+        await death
+        # vLLM shuts down once more when its object goes, which must not be as late as the end of the interpreter.
+        self._llm = None
+        gc.collect()

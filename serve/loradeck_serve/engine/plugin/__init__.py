@@ -1,4 +1,4 @@
-"""What runs inside vLLM's processes: exact adapter operations, new tokens per slot, and the watch on the front end.
+"""What runs inside vLLM's processes: exact adapter operations and new tokens per slot.
 
 vLLM calls `register` in every process of every engine on the machine (entry point group `vllm.general_plugins`). It
 does nothing unless the process belongs to an engine that `VllmEngine` started.
@@ -16,7 +16,6 @@ def register() -> None:
         return
     from loradeck_serve.engine import processes
 
-    processes.exit_with({options.front_end, os.getppid()} - {0, 1})
     processes.ignore_interrupt()
     from loradeck_serve.engine.plugin import patches
 
