@@ -1,0 +1,78 @@
+"""The output folder of a run: what it belongs to, its checkpoints, and whether it may be continued."""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+from loradeck_registry.errors import PreconditionError
+from loradeck_train.prepare import Prepared
+from loradeck_train.trainer import CHECKPOINTS
+
+RUN = "run.json"
+_COMPLETE = "trainer_state.json"
+
+
+def open_output(output: Path, prepared: Prepared, resume: bool) -> Path | None:
+    """Make the output folder ready and return the checkpoint to continue from, if any.
+
+    Raises PreconditionError: not writable (NOT_WRITABLE), checkpoints that would be lost (CHECKPOINTS_EXIST), or with
+    `resume` checkpoints of another recipe, base or data (RESUME_MISMATCH).
+    """
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        (output / f".{RUN}").write_text("")
+        (output / f".{RUN}").unlink()
+    except OSError as error:
+        raise PreconditionError(
+            f"cannot write to the output folder {output}: {error.strerror}; choose another with --output",
+            reason="NOT_WRITABLE",
+            field="output",
+        ) from error
+    newest = newest_checkpoint(output)
+    identity = _identity(prepared)
+    if newest is not None and not resume:
+        raise PreconditionError(
+            f"{output} holds checkpoints of an unfinished run: continue it with --resume, or choose another --output",
+            reason="CHECKPOINTS_EXIST",
+            field="output",
+        )
+    if newest is not None:
+        kept = json.loads((output / RUN).read_text()) if (output / RUN).is_file() else {}
+        differing = [key for key, value in identity.items() if kept.get(key) != value]
+        if differing:
+            raise PreconditionError(
+                f"the checkpoints in {output} are of another {' and '.join(differing)}: choose another --output, or go "
+                "back to what the run was started with",
+                reason="RESUME_MISMATCH",
+                field="output",
+            )
+        return newest
+    shutil.rmtree(output / CHECKPOINTS, ignore_errors=True)
+    (output / RUN).write_text(json.dumps(identity, indent=2) + "\n")
+    return None
+
+
+def newest_checkpoint(output: Path) -> Path | None:
+    """The newest complete checkpoint: the trainer writes its state file last."""
+    found = [
+        (int(folder.name.rpartition("-")[2]), folder)
+        for folder in (output / CHECKPOINTS).glob("checkpoint-*")
+        if folder.name.rpartition("-")[2].isdigit() and (folder / _COMPLETE).is_file()
+    ]
+    return max(found)[1] if found else None
+
+
+def remove_checkpoints(output: Path) -> None:
+    """Remove what only an unfinished run needs."""
+    shutil.rmtree(output / CHECKPOINTS, ignore_errors=True)
+
+
+def _identity(prepared: Prepared) -> dict[str, str]:
+    # How often to save and where to publish do not change what is computed.
+    recipe = prepared.recipe.model_dump_json(exclude={"checkpoints", "publish", "base", "data"})
+    return {
+        "recipe": hashlib.sha256(recipe.encode()).hexdigest(),
+        "base": prepared.base.identity.digest,
+        "data": prepared.data.digest,
+    }

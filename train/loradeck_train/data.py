@@ -1,0 +1,168 @@
+"""From rows to the task's fields: column mapping, labels, the held-out part, and the digest of what was used."""
+
+import hashlib
+import json
+import random
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from loradeck_registry.errors import InvalidError
+from loradeck_tasks.task import TaskKind
+from loradeck_train.recipe import Column, DataSettings, Recipe, ValidationData
+from loradeck_train.rows import Row, describe_source, read_rows
+
+
+@dataclass(frozen=True)
+class Example:
+    """One row as the task sees it: the template's fields, and the answer (for classification the label's name)."""
+
+    values: Mapping[str, str]
+    answer: str
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """The rows of a run. `digest` is sha256 over the canonical JSON of all examples, training first."""
+
+    training: tuple[Example, ...]
+    validation: tuple[Example, ...]
+    labels: tuple[str, ...]
+    digest: str
+    source: str
+
+
+def load_data(recipe: Recipe, fields: Sequence[str]) -> DataSet:
+    """Read, map and check the rows of a recipe whose template names `fields`.
+
+    Raises NotFoundError, PreconditionError (EMPTY_DATA) or InvalidError with reason MISSING_COLUMN, BAD_ROW,
+    BAD_LABEL (a label outside the set, with its row) or BAD_DATA.
+    """
+    settings, kind = recipe.data, recipe.task.kind
+    answer = answer_field(kind)
+    wanted = (*fields, answer)
+    _check_columns(settings, wanted)
+    rows = read_rows(settings.source, settings.split, settings.limit)
+    training = map_rows(rows, settings.columns, wanted, settings.source)
+    held_out: list[Example] = []
+    validation = settings.validation
+    if validation is not None and validation.fraction is not None:
+        training, held_out = _hold_out(training, validation, recipe.seed)
+    elif validation is not None:
+        source = validation.source or settings.source
+        rows = read_rows(source, validation.split or settings.split, validation.limit)
+        held_out = map_rows(rows, settings.columns, wanted, source)
+    labels: tuple[str, ...] = ()
+    if kind == "classification":
+        labels = _labels(recipe, training)
+        _check_labels(training, labels, settings.source)
+        _check_labels(held_out, labels, "the validation rows")
+    return DataSet(
+        tuple(training), tuple(held_out), labels, digest([*training, *held_out]), describe_source(settings.source)
+    )
+
+
+def answer_field(kind: TaskKind) -> str:
+    """Name of the field that holds what the model shall say."""
+    return "label" if kind == "classification" else "answer"
+
+
+def map_rows(
+    rows: Sequence[Row], columns: Mapping[str, str | Column], wanted: Sequence[str], source: str
+) -> list[Example]:
+    """Examples from rows; the last of `wanted` is the answer. Row numbers in errors count from 1."""
+    answer = wanted[-1]
+    examples: list[Example] = []
+    for number, row in enumerate(rows, 1):
+        values = {field: _cell(row, columns.get(field, field), field, number, source) for field in wanted}
+        examples.append(Example({k: v for k, v in values.items() if k != answer}, values[answer]))
+    return examples
+
+
+def digest(examples: Sequence[Example]) -> str:
+    """`sha256:` over one canonical JSON line per example: equal for equal text, whatever the file format."""
+    total = hashlib.sha256()
+    for example in examples:
+        line = json.dumps([dict(example.values), example.answer], sort_keys=True, ensure_ascii=False)
+        total.update(line.encode() + b"\n")
+    return f"sha256:{total.hexdigest()}"
+
+
+def _cell(row: Row, column: str | Column, field: str, number: int, source: str) -> str:
+    name = column if isinstance(column, str) else column.column
+    if name not in row:
+        raise InvalidError(
+            f"no column `{name}` for `{field}` in row {number} of {source}; there: {', '.join(map(str, row))} "
+            f"(map it with data.columns.{field})",
+            reason="MISSING_COLUMN",
+            field=f"data.columns.{field}",
+        )
+    text = "" if row[name] is None else str(row[name]).strip()
+    if isinstance(column, Column):
+        match = re.search(column.pattern, text)
+        if match is None:
+            raise _bad_row(f"row {number} of {source}: column `{name}` does not match the pattern of `{field}`", field)
+        text = match.group(1).strip()
+    if not text:
+        raise _bad_row(f"row {number} of {source}: column `{name}` is empty", field)
+    return text
+
+
+def _bad_row(message: str, field: str) -> InvalidError:
+    return InvalidError(message, reason="BAD_ROW", field=f"data.columns.{field}")
+
+
+def _check_columns(settings: DataSettings, wanted: Sequence[str]) -> None:
+    unknown = sorted(set(settings.columns) - set(wanted))
+    if unknown:
+        raise InvalidError(
+            f"data.columns names `{unknown[0]}`, which the task does not use; it uses {', '.join(wanted)}",
+            reason="BAD_RECIPE",
+            field=f"data.columns.{unknown[0]}",
+        )
+    for field, column in settings.columns.items():
+        if isinstance(column, str):
+            continue
+        try:
+            groups = re.compile(column.pattern).groups
+        except re.error as error:
+            raise _bad_pattern(field, str(error)) from error
+        if groups != 1:
+            raise _bad_pattern(field, f"it has {groups} groups and needs one")
+
+
+def _bad_pattern(field: str, what: str) -> InvalidError:
+    return InvalidError(
+        f"data.columns.{field}.pattern: {what}", reason="BAD_RECIPE", field=f"data.columns.{field}.pattern"
+    )
+
+
+def _hold_out(examples: list[Example], validation: ValidationData, seed: int) -> tuple[list[Example], list[Example]]:
+    count = max(1, round(len(examples) * (validation.fraction or 0.0)))
+    if count >= len(examples):
+        raise InvalidError(
+            f"data.validation.fraction leaves no training rows: there are {len(examples)}",
+            reason="BAD_RECIPE",
+            field="data.validation.fraction",
+        )
+    chosen = set(random.Random(seed).sample(range(len(examples)), count))
+    held_out = [e for i, e in enumerate(examples) if i in chosen]
+    return [e for i, e in enumerate(examples) if i not in chosen], held_out[: validation.limit]
+
+
+def _labels(recipe: Recipe, training: Sequence[Example]) -> tuple[str, ...]:
+    listed = recipe.task.labels
+    if listed == "from_data":
+        return tuple(sorted({e.answer for e in training}))
+    return tuple(listed)
+
+
+def _check_labels(examples: Sequence[Example], labels: Sequence[str], source: str) -> None:
+    known = set(labels)
+    for number, example in enumerate(examples, 1):
+        if example.answer not in known:
+            raise InvalidError(
+                f"row {number} of {source}: label {example.answer[:60]!r} is outside the set ({', '.join(labels)})",
+                reason="BAD_LABEL",
+                field="data.columns.label",
+            )

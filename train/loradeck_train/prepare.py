@@ -1,0 +1,84 @@
+"""What a run and its plan have in common: base, task, tokenizer, data and token ids, without loading the model."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import loradeck_pocket
+from loradeck_registry.bases import ResolvedBase, resolve_base
+from loradeck_registry.identity import read_config
+from loradeck_registry.registry import Registry
+from loradeck_tasks.rendering import tokenizer_for
+from loradeck_tasks.task import Task
+from loradeck_train.data import DataSet, load_data
+from loradeck_train.encoding import Encoded, TokenCounts, encode_examples
+from loradeck_train.recipe import Recipe
+from loradeck_train.tasks import make_task, template_fields
+
+POCKET_BASE = "pocket:base"
+_DEFAULT_LENGTH = 2048
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything decided before the model is loaded. `substitutions` are sentences: what was asked, what is done."""
+
+    recipe: Recipe
+    base: ResolvedBase
+    task: Task
+    tokenizer: Any
+    data: DataSet
+    training: tuple[Encoded, ...]
+    validation: tuple[Encoded, ...]
+    counts: TokenCounts
+    max_length: int
+    substitutions: tuple[str, ...]
+
+
+def prepare(recipe: Recipe, registry: Registry | None) -> Prepared:
+    """Resolve, read, render and count. Raises what the parts raise: a bad base, bad data, no reserved rows."""
+    # Data first: its errors are the likeliest, and a large base takes long to digest.
+    data = load_data(recipe, template_fields(recipe.task))
+    base = find_base(recipe.base, registry)
+    task = make_task(recipe.task, data.labels, base.identity, base.folder)
+    tokenizer = tokenizer_for(task, base.folder)
+    substitutions: list[str] = []
+    max_length = _max_length(recipe, base, substitutions)
+    training, counts = encode_examples(data.training, task, tokenizer, max_length)
+    validation, _ = encode_examples(data.validation, task, tokenizer, max_length)
+    return Prepared(
+        recipe=recipe,
+        base=base,
+        task=task,
+        tokenizer=tokenizer,
+        data=data,
+        training=tuple(training),
+        validation=tuple(validation),
+        counts=counts,
+        max_length=max_length,
+        substitutions=tuple(substitutions),
+    )
+
+
+def find_base(text: str, registry: Registry | None) -> ResolvedBase:
+    """The base on local disk; `pocket:base` is the one that comes with the package."""
+    if text != POCKET_BASE:
+        return resolve_base(text, registry)
+    base = resolve_base(f"dir:{loradeck_pocket.BASE}", registry)
+    return replace(base, reference=POCKET_BASE, identity=base.identity.model_copy(update={"reference": POCKET_BASE}))
+
+
+def pad_token_id(tokenizer: Any) -> int:
+    """A token to fill batches with; it is masked, so any will do."""
+    for token in (tokenizer.pad_token_id, tokenizer.eos_token_id):
+        if token is not None:
+            return int(token)
+    return 0
+
+
+def _max_length(recipe: Recipe, base: ResolvedBase, substitutions: list[str]) -> int:
+    context = read_config(base.folder).get("max_position_embeddings")
+    if not isinstance(context, int):
+        return recipe.max_length or _DEFAULT_LENGTH
+    if recipe.max_length is not None and recipe.max_length > context:
+        substitutions.append(f"max_length {recipe.max_length}: {context}, the context of the base")
+    return min(recipe.max_length or context, context)

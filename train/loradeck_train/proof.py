@@ -1,0 +1,145 @@
+"""Proof that what was published is what was trained: a reload on a fresh base, and the probe for servers."""
+
+import gc
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from loradeck_registry.errors import PreconditionError
+from loradeck_tasks.probe import Probe, ProbePrompt
+from loradeck_tasks.rendering import stop_token_ids
+from loradeck_tasks.task import Task
+from loradeck_train.encoding import Encoded
+from loradeck_train.export import NEW_TOKENS
+from loradeck_train.loss import logprobs_at_end
+from loradeck_train.model import device, load_causal, matrices
+
+_CANDIDATES = 16
+_CONTINUATION = 8
+_SHARE = 0.1
+_FLOOR = {"bfloat16": 0.05, "float32": 0.001}
+
+
+@dataclass(frozen=True)
+class ReloadCheck:
+    """How far the reloaded revision is from the model in memory, in nats over the probe's candidates.
+
+    `tolerance` is a tenth of what training changed, at least the rounding noise of the serving precision.
+    """
+
+    mean_difference: float
+    largest_difference: float
+    tolerance: float
+
+
+def choose_prompts(examples: Sequence[Encoded], count: int, seed: int) -> list[list[int]]:
+    """Prompts for the probe, of as many different answers as there are, the shorter half of the examples only."""
+    shorter = sorted(examples, key=lambda e: (e.length, e.prompt))[: max(count, len(examples) // 2)]
+    order = random.Random(seed).sample(shorter, len(shorter))
+    by_answer: dict[tuple[int, ...], list[Encoded]] = {}
+    for example in order:
+        by_answer.setdefault(example.answer, []).append(example)
+    chosen: list[Encoded] = []
+    while len(chosen) < min(count, len(order)):
+        for waiting in by_answer.values():
+            if waiting and len(chosen) < count:
+                chosen.append(waiting.pop())
+    return [list(example.prompt) for example in chosen]
+
+
+def allowed_ids(task: Task, vocabulary: int) -> Tensor:
+    """Token ids that the adapter may emit: the base's own and its added ones. All log-probabilities are over these."""
+    return torch.tensor([*range(vocabulary), *(token.id for token in task.added_tokens)])
+
+
+def prove(
+    prompts: list[list[int]],
+    trained: list[Tensor],
+    task: Task,
+    tokenizer: Any,
+    vocabulary: int,
+    base: Path,
+    published: Path,
+    *,
+    adapter: bool,
+    dtype: str,
+) -> tuple[Probe, ReloadCheck]:
+    """Load base and published revision afresh in the serving precision, and compare.
+
+    `trained` holds the log-probabilities of the model in memory after each prompt, over `allowed_ids`. Raises
+    PreconditionError (RELOAD_DIFFERS) if the reloaded revision answers otherwise than the trained model.
+    """
+    allowed = allowed_ids(task, vocabulary)
+    model = load_causal(base, getattr(torch, dtype)).to(device()).eval()
+    before = logprobs_at_end(model, prompts, allowed)
+    if adapter:
+        model = load_adapter(model, published)
+    else:
+        del model
+        gc.collect()
+        model = load_causal(published, getattr(torch, dtype)).to(device()).eval()
+    after = logprobs_at_end(model, prompts, allowed)
+    generative = task.kind != "classification"
+    stops = set(stop_token_ids(task, tokenizer))
+    found: list[ProbePrompt] = []
+    differences: list[Tensor] = []
+    for prompt, base_values, values, in_memory in zip(prompts, before, after, trained, strict=True):
+        chosen = (values - base_values).abs().topk(min(_CANDIDATES, len(allowed))).indices
+        differences.append((values[chosen] - in_memory[chosen]).abs())
+        greedy = _continue(model, prompt, allowed, stops) if generative else ()
+        found.append(
+            ProbePrompt(
+                token_ids=tuple(prompt),
+                candidates=tuple(allowed[chosen].tolist()),
+                adapter_logprobs=tuple(values[chosen].tolist()),
+                base_logprobs=tuple(base_values[chosen].tolist()),
+                greedy=greedy,
+            )
+        )
+    gaps = [abs(a - b) for p in found for a, b in zip(p.adapter_logprobs, p.base_logprobs, strict=True)]
+    probe = Probe(dtype=dtype, prompts=tuple(found), distance=sum(gaps) / len(gaps))
+    return probe, _checked(torch.cat(differences), probe.distance, dtype)
+
+
+def load_adapter(base: Any, folder: Path) -> Any:
+    """`base` (a plain causal model, changed in place) with the published adapter in `folder`, ready to answer."""
+    from peft import PeftModel
+
+    if (folder / NEW_TOKENS).is_file():
+        new = load_file(str(folder / NEW_TOKENS))
+        with torch.no_grad():
+            for matrix, rows in zip(matrices(base), (new["input_rows"], new["output_rows"]), strict=True):
+                matrix[new["ids"]] = rows.to(matrix)
+    return PeftModel.from_pretrained(base, str(folder)).eval()
+
+
+def _continue(model: Any, prompt: list[int], allowed: Tensor, stops: set[int]) -> tuple[int, ...]:
+    ids: list[int] = []
+    while len(ids) < _CONTINUATION:
+        values = logprobs_at_end(model, [[*prompt, *ids]], allowed)[0]
+        token = int(allowed[int(values.argmax())])
+        if token in stops:
+            break
+        ids.append(token)
+    return tuple(ids)
+
+
+def _checked(differences: Tensor, distance: float, dtype: str) -> ReloadCheck:
+    check = ReloadCheck(
+        mean_difference=float(differences.mean()),
+        largest_difference=float(differences.max()),
+        tolerance=max(_SHARE * distance, _FLOOR[dtype]),
+    )
+    if not check.mean_difference <= check.tolerance:
+        raise PreconditionError(
+            f"the published files answer otherwise than the trained model: {check.mean_difference:.3f} nats apart on "
+            f"average, {check.tolerance:.3f} are allowed; nothing was published (publish.dtype float32 is more exact)",
+            reason="RELOAD_DIFFERS",
+        )
+    return check

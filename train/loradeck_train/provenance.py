@@ -1,0 +1,104 @@
+"""What produced a revision, for its manifest: recipe, data, measurements, packages, hardware. No local paths."""
+
+import os
+import platform
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import psutil
+import torch
+
+from loradeck_train.model import ModelSize
+from loradeck_train.prepare import Prepared
+from loradeck_train.proof import ReloadCheck
+from loradeck_train.recipe import Recipe
+from loradeck_train.rows import describe_source
+from loradeck_train.trainer import TrainingResult
+
+_PACKAGES = ("loradeck", "torch", "transformers", "peft", "accelerate", "safetensors", "tokenizers")
+
+
+def provenance(
+    prepared: Prepared, size: ModelSize, result: TrainingResult, check: ReloadCheck, peak_bytes: int
+) -> dict[str, Any]:
+    """The manifest's `provenance`: JSON values only. `seconds` is of the training loop, `peak_bytes` above the memory
+    held before the model was loaded, `tokens` those of prompts and answers that went through the model."""
+    return {
+        "recipe": recipe_record(prepared.recipe, prepared.base.reference),
+        "data": {
+            "source": prepared.data.source,
+            "digest": prepared.data.digest,
+            "rows": len(prepared.data.training),
+            "validation_rows": len(prepared.data.validation),
+            "prompt_tokens": prepared.counts.prompt,
+            "answer_tokens": prepared.counts.answer,
+            "longest": prepared.counts.longest,
+            "truncated": prepared.counts.truncated,
+        },
+        "seed": prepared.recipe.seed,
+        "method": prepared.recipe.method,
+        "steps": result.steps,
+        "seconds": round(result.seconds, 3),
+        "tokens": result.tokens,
+        "tokens_per_second": round(result.tokens_per_second, 1),
+        "peak_bytes": peak_bytes,
+        "parameters": size.parameters,
+        "trainable_parameters": size.trainable_parameters,
+        "trainable_share": round(size.trainable_share, 6),
+        "loss_history": [
+            {key: entry[key] for key in ("step", "loss", "learning_rate", "seconds")} for entry in result.history
+        ],
+        "validation_loss": result.validation_loss,
+        "max_length": prepared.max_length,
+        "attention": size.attention,
+        "substitutions": list(prepared.substitutions),
+        "reload_check": asdict(check),
+        "packages": packages(),
+        "hardware": hardware(),
+    }
+
+
+def recipe_record(recipe: Recipe, base: str) -> dict[str, Any]:
+    """The resolved recipe as JSON, with file names instead of paths."""
+    record = recipe.model_dump(mode="json", exclude_none=True)
+    record["base"] = base
+    record["data"]["source"] = describe_source(recipe.data.source)
+    validation = recipe.data.validation
+    if validation is not None and validation.source is not None:
+        record["data"]["validation"]["source"] = describe_source(validation.source)
+    return record
+
+
+def packages() -> dict[str, str]:
+    """Versions of what took part."""
+    found = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found | {"python": platform.python_version()}
+
+
+def hardware() -> dict[str, Any]:
+    """What it ran on."""
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "memory_bytes": psutil.virtual_memory().total,
+        "gpu": gpu,
+    }
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+            for line in lines:
+                if line.startswith("model name"):
+                    return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

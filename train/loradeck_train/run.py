@@ -1,0 +1,145 @@
+"""One training run from recipe to revision: the composition of all other modules."""
+
+import gc
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from loradeck_registry.errors import InvalidError
+from loradeck_registry.manifest import Manifest
+from loradeck_registry.registry import Registry, Revision
+from loradeck_train.checkpoints import open_output, remove_checkpoints
+from loradeck_train.export import export_adapter, export_checkpoint
+from loradeck_train.loss import logprobs_at_end
+from loradeck_train.memory import PeakMemory
+from loradeck_train.model import ModelSize, TrainingModel, build_model
+from loradeck_train.prepare import Prepared, pad_token_id, prepare
+from loradeck_train.proof import ReloadCheck, allowed_ids, choose_prompts, prove
+from loradeck_train.provenance import provenance
+from loradeck_train.publish import MANIFEST, make_manifest, push
+from loradeck_train.recipe import Recipe
+from loradeck_train.trainer import TrainingResult, train
+
+PUBLISHED = "published"
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """What a run produced. `folder` holds the files in the published format; `revision` is set if they were pushed."""
+
+    manifest: Manifest
+    folder: Path
+    revision: Revision | None
+    result: TrainingResult
+    check: ReloadCheck
+    seconds: float
+
+    def as_json(self) -> dict[str, Any]:
+        """Figures for programs."""
+        record = self.manifest.provenance
+        keys = (
+            "method", "steps", "tokens", "tokens_per_second", "peak_bytes", "parameters", "trainable_parameters",
+            "trainable_share", "validation_loss", "substitutions", "reload_check", "loss_history",
+        )  # fmt: skip
+        return {
+            "revision": str(self.revision) if self.revision else None,
+            "digest": self.manifest.digest(),
+            "bytes": self.manifest.size,
+            "folder": str(self.folder),
+            "seconds": round(self.seconds, 3),
+            "training_seconds": record["seconds"],
+            "probe_distance": (self.manifest.probe or {}).get("distance"),
+            "truncated": record["data"]["truncated"],
+        } | {key: record[key] for key in keys}
+
+
+def run(
+    recipe: Recipe,
+    registry: Registry | None,
+    output: Path,
+    *,
+    resume: bool = False,
+    title: str = "training",
+    console: Console | None = None,
+) -> RunReport:
+    """Train, export, prove and publish. Nothing is pushed unless the reloaded files answer as the trained model does.
+
+    Raises LoradeckError of the part that failed; checkpoints, if the recipe asks for them, stay for `resume`.
+    """
+    started = time.monotonic()
+    console = console or Console(stderr=True)
+    if recipe.publish.name is not None and registry is None:
+        raise InvalidError("to publish, name the registry with --registry", field="registry")
+    prepared = prepare(recipe, registry)
+    checkpoint = open_output(output, prepared, resume)
+    for line in prepared.substitutions:
+        console.print(f"substituted: {line}", highlight=False)
+    if prepared.counts.truncated:
+        console.print(
+            f"{prepared.counts.truncated} of {prepared.counts.examples} examples are longer than "
+            f"{prepared.max_length} tokens; their longest field was cut",
+            highlight=False,
+        )
+    folder = output / PUBLISHED
+    shutil.rmtree(folder, ignore_errors=True)
+    prompts = choose_prompts(prepared.validation or prepared.training, recipe.publish.probe_prompts, recipe.seed)
+    size, result, trained, peak_bytes = _train_and_export(prepared, output, folder, prompts, checkpoint, title, console)
+    probe, check = prove(
+        prompts,
+        trained,
+        prepared.task,
+        prepared.tokenizer,
+        prepared.base.identity.vocabulary,
+        prepared.base.folder,
+        folder,
+        adapter=recipe.method == "lora",
+        dtype=recipe.publish.dtype,
+    )
+    manifest = make_manifest(prepared, folder, probe, provenance(prepared, size, result, check, peak_bytes))
+    (output / MANIFEST).write_bytes(manifest.canonical_json())
+    revision = push(registry, prepared, manifest, folder) if registry and recipe.publish.name else None
+    remove_checkpoints(output)
+    return RunReport(manifest, folder, revision, result, check, time.monotonic() - started)
+
+
+def _train_and_export(
+    prepared: Prepared,
+    output: Path,
+    folder: Path,
+    prompts: list[list[int]],
+    checkpoint: Path | None,
+    title: str,
+    console: Console,
+) -> tuple[ModelSize, TrainingResult, list[torch.Tensor], int]:
+    """The part that holds the trained model; when it returns, the model's memory is free for the reload."""
+    recipe = prepared.recipe
+    with PeakMemory() as memory:
+        trained: TrainingModel = build_model(
+            recipe, prepared.base.folder, prepared.task, prepared.max_length, prepared.tokenizer
+        )
+        result = train(
+            recipe,
+            trained,
+            prepared.training,
+            prepared.validation,
+            pad_token_id(prepared.tokenizer),
+            output,
+            resume_from=checkpoint,
+            title=title,
+            console=console,
+        )
+    allowed = allowed_ids(prepared.task, prepared.base.identity.vocabulary)
+    answers = logprobs_at_end(trained.model, prompts, allowed)
+    size = trained.size
+    if recipe.method == "lora":
+        export_adapter(trained, prepared.task, folder, recipe.publish.dtype)
+    else:
+        export_checkpoint(trained, prepared.tokenizer, folder, recipe.publish.dtype)
+    del trained
+    gc.collect()
+    return size, result, answers, memory.peak_bytes
