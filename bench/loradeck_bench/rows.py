@@ -4,11 +4,12 @@ import csv
 import json
 import random
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import loradeck_pocket
+from loradeck_bench.columns import Column
 from loradeck_registry.errors import InvalidError, NotFoundError, PreconditionError
 
 Row = dict[str, str]
@@ -26,19 +27,21 @@ _POCKET = {
 }
 
 
-def read_rows(source: str, task: str, *, split: str = "test") -> list[Row]:
+def read_rows(source: str, task: str, *, split: str = "test", columns: Mapping[str, Column] | None = None) -> list[Row]:
     """Rows of `source` with the columns of `task` as text.
 
     `source` is `pocket:classification`, `pocket:qa`, a .jsonl, .csv or .parquet file, or a folder with one named after
-    `split`. Raises NotFoundError, or InvalidError for a missing column (named, with the row) or an empty set.
+    `split`. `columns` says where a column comes from if not from the one of its name. Raises NotFoundError, or
+    InvalidError for a missing column (named, with the row) or an empty set.
     """
     path = _find(source, split)
     readers = {".jsonl": _read_jsonl, ".csv": _read_csv, ".parquet": _read_parquet}
     if path.suffix not in readers:
         raise InvalidError(f"cannot read {path.name}: use .jsonl, .csv or .parquet", reason="BAD_FORMAT", field="data")
+    wanted = {name: (columns or {}).get(name, Column(name)) for name in COLUMNS[task]}
     rows: list[Row] = []
     for number, raw in enumerate(readers[path.suffix](path), start=1):
-        rows.append(_check(raw, COLUMNS[task], path, number, task))
+        rows.append(_check(raw, wanted, f"{path.name} row {number}", task))
     if not rows:
         raise InvalidError(f"no rows in {path}", reason="EMPTY_DATA", field="data")
     return rows
@@ -81,18 +84,19 @@ def _find(source: str, split: str) -> Path:
     return path
 
 
-def _check(raw: Any, columns: tuple[str, ...], path: Path, number: int, task: str) -> Row:
+def _check(raw: Any, wanted: Mapping[str, Column], where: str, task: str) -> Row:
     if not isinstance(raw, dict):
-        raise InvalidError(f"{path.name} row {number}: not an object with columns", reason="BAD_ROW", field="data")
-    missing = [column for column in columns if raw.get(column) is None]
+        raise InvalidError(f"{where}: not an object with columns", reason="BAD_ROW", field="data")
+    row = {name: column.of(raw, where) for name, column in wanted.items()}
+    missing = [name for name, value in row.items() if value is None]
     if missing:
         raise InvalidError(
-            f"{path.name} row {number}: column {missing[0]!r} is missing; {task} needs {', '.join(columns)}, "
+            f"{where}: column {wanted[missing[0]].name!r} is missing; {task} needs {', '.join(wanted)}, "
             f"the row has {', '.join(map(str, raw)) or 'none'}",
             reason="MISSING_COLUMN",
             field=missing[0],
         )
-    return {column: str(raw[column]) for column in columns}
+    return {name: str(value) for name, value in row.items()}
 
 
 def _read_jsonl(path: Path) -> Iterable[Any]:

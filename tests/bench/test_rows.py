@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from loradeck_bench.rows import read_rows, sample
+from loradeck_bench.columns import parse_columns
+from loradeck_bench.rows import COLUMNS, read_rows, sample
 from loradeck_registry.errors import InvalidError, NotFoundError
 
 
@@ -65,3 +66,18 @@ def test_sample_is_stratified_and_repeatable() -> None:
     assert chosen != sample(rows, 40, by="label", seed=2)
     assert [int(row["text"]) for row in chosen] == sorted(int(row["text"]) for row in chosen)
     assert sample(rows, 500) == rows
+
+
+def test_columns_of_other_names_and_parts_of_columns(tmp_path: Path) -> None:
+    source = write(tmp_path / "d.jsonl", [{"mr": "inform(name[x])", "ref": "It is x."}])
+    columns = parse_columns(["text=ref", r"label=mr:^(\w+)\("], COLUMNS["classification"])
+    assert read_rows(source, "classification", columns=columns) == [{"text": "It is x.", "label": "inform"}]
+    columns = parse_columns(["text=ref", r"label=mr:^(\d+)"], COLUMNS["classification"])
+    with pytest.raises(InvalidError, match=r"d\.jsonl row 1: column 'mr' does not match"):
+        read_rows(source, "classification", columns=columns)
+
+
+@pytest.mark.parametrize("text", ["label", "lable=x", "label=", "label=x:(", "label=x:abc", "label=x:(a)(b)"])
+def test_bad_column_is_refused(text: str) -> None:
+    with pytest.raises(InvalidError):
+        parse_columns([text], COLUMNS["classification"])

@@ -26,6 +26,12 @@ class LoadRun:
     records: list[RequestRecord] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
 
+    stopping: bool = False
+
+    def stop(self) -> None:
+        """Send nothing more; what is under way comes to its end."""
+        self.stopping = True
+
     def now(self) -> float:
         """Seconds since the start."""
         return time.monotonic() - self.started
@@ -42,6 +48,8 @@ class LoadRun:
         try:
             for record in planned:
                 await asyncio.sleep(max(0.0, record.intended - self.now()))
+                if self.stopping:
+                    break
                 task = asyncio.create_task(self._one(record, places))
                 running.add(task)
                 task.add_done_callback(running.discard)
@@ -60,7 +68,7 @@ class LoadRun:
             await _cancel(workers)
 
     async def _worker(self, planned: Iterator[RequestRecord], duration: float) -> None:
-        while self.now() < duration:
+        while self.now() < duration and not self.stopping:
             record = next(planned, None)
             if record is None:
                 return

@@ -35,6 +35,8 @@ class RequestRecord:
     """Stable reason code of an error."""
     text: str = ""
     """Answer or label."""
+    probability: float | None = None
+    """Of the label that was answered; None for other tasks."""
     prompt_tokens: int = 0
     cached_prompt_tokens: int = 0
     output_tokens: int = 0

@@ -1,0 +1,90 @@
+"""The only file that talks to servers: sends one row through the client and fills in the record of it."""
+
+from collections.abc import Awaitable, Callable, Mapping
+
+from loradeck_bench.load.plan import Subject
+from loradeck_bench.load.record import RequestRecord
+from loradeck_client import Answer, AsyncAdminClient, AsyncClient, Classification, RetryPolicy, Sampling
+from loradeck_client.results import AliasFlip
+from loradeck_registry.errors import UnavailableError
+
+
+def connect(address: str, *, retry: bool = False) -> AsyncClient:
+    """A client that tries once: a retry would hide what a load test is there to see. With `retry` it tries again where
+    the server asks for it, which is what an evaluation of answers wants."""
+    return AsyncClient(address, retry=None if retry else RetryPolicy(attempts=1))
+
+
+class Asker:
+    """Sends the row of a record to the adapter of a record; greedy decoding, the subject's limit of tokens."""
+
+    def __init__(self, client: AsyncClient, subjects: Mapping[str, Subject], seconds: float) -> None:
+        """`seconds` is the deadline of one request."""
+        self._client = client
+        self._subjects = subjects
+        self._seconds = seconds
+
+    async def __call__(self, record: RequestRecord, now: Callable[[], float]) -> None:
+        """Ask, and fill in text, tokens, chunk times and who answered. Raises LoradeckError."""
+        subject = self._subjects[record.adapter]
+        row = subject.rows[record.row]
+        if subject.task == "classification":
+            reply = await self._client.classify(
+                row["text"], adapter=record.adapter, labels=subject.labels, timeout=self._seconds
+            )
+            record.text = reply.label
+            record.probability = reply.probabilities[0].probability
+            _who(record, reply)
+            return
+        sampling = Sampling(temperature=0.0, max_tokens=subject.limit)
+        if subject.task == "short_qa":
+            answer = await self._client.answer_short(
+                row["question"],
+                context=row["context"],
+                adapter=record.adapter,
+                sampling=sampling,
+                timeout=self._seconds,
+            )
+        else:
+            stream = self._client.answer_long(
+                row["question"],
+                context=row["context"],
+                adapter=record.adapter,
+                sampling=sampling,
+                timeout=self._seconds,
+            )
+            async with stream:
+                async for chunk in stream:
+                    moment = now()
+                    if record.first is None:
+                        record.first = moment
+                    record.chunks.append((moment, chunk.tokens))
+                answer = await stream.result()
+        record.text = answer.text
+        _who(record, answer)
+
+
+def _who(record: RequestRecord, reply: Answer | Classification) -> None:
+    provenance, usage = reply.provenance, reply.usage
+    record.answered_by = provenance.adapter
+    record.revision = provenance.revision
+    record.digest = provenance.digest
+    record.residency = provenance.residency
+    record.queue_seconds = provenance.queue_seconds
+    record.load_seconds = provenance.load_seconds
+    record.prompt_tokens = usage.prompt_tokens
+    record.cached_prompt_tokens = usage.cached_prompt_tokens
+    record.output_tokens = usage.output_tokens
+
+
+def wait_flip(admin: str, name: str, alias: str) -> Callable[[int], Awaitable[None]]:
+    """A function that returns once the server at the door `admin` has said that `name@alias` means a given revision."""
+
+    async def wait(revision: int) -> None:
+        async with AsyncAdminClient(admin) as client:
+            async for event in client.watch([name]):
+                if isinstance(event, AliasFlip) and (event.alias, event.revision) == (alias, revision):
+                    return
+        raise UnavailableError(f"the server at {admin} ended its watch", reason="WATCH_ENDED")
+
+    return wait

@@ -1,0 +1,99 @@
+"""What the demo does: trainings, sizes of the measurements, names of the steps."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import loradeck_pocket
+
+POCKET = "pocket"
+"""Name of the pocket base in the demo's registry."""
+
+STEPS = (
+    "Make a registry and add the base",
+    "Train and publish three adapters and a full checkpoint",
+    "Serve the base with its adapters",
+    "Ask each task",
+    "Evaluate base and LoRA",
+    "Train a second revision of the classifier",
+    "Move the alias while a load runs",
+    "Load test",
+    "Serve and evaluate the full checkpoint",
+    "Write the report",
+)
+
+
+@dataclass(frozen=True)
+class Training:
+    """One run of `loradeck train run`."""
+
+    recipe: str
+    publish: str
+    """`name` or `name@alias`."""
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """Recipe keys that differ from the recipe."""
+
+
+@dataclass(frozen=True)
+class DemoPlan:
+    """Everything that can differ between two demos."""
+
+    base: str = f"dir:{loradeck_pocket.BASE}"
+    """As `loradeck registry add-base` takes it."""
+    base_name: str = POCKET
+    output: Path = Path("build/demo")
+    quick: bool = False
+    """A smoke run: few training steps and small samples; its figures mean nothing and are labelled so."""
+    rate: float = 6.0
+    """Requests per second of the load test."""
+    load_seconds: float = 30.0
+    swap_rate: float = 10.0
+    concurrency: int = 16
+    """Requests under way while evaluating."""
+    seed: int = 0
+
+    @property
+    def trainings_at_once(self) -> int:
+        """Two small trainings side by side use two cores better than one after the other; a large base goes alone."""
+        return 2 if self.base_name == POCKET else 1
+
+    @property
+    def sample(self) -> int | None:
+        """Rows per evaluation; None is the whole test set."""
+        return 36 if self.quick else None
+
+    @property
+    def shortened(self) -> dict[str, str]:
+        """Recipe keys of a quick run."""
+        return {"optimisation.max_steps": "4", "optimisation.epochs": "null"} if self.quick else {}
+
+    @property
+    def adapters(self) -> dict[str, Training]:
+        """The LoRA adapters of the first steps, by the name of the child process."""
+        return {
+            "train clf": Training("pocket/clf-lora", "clf@prod", self.shortened),
+            "train qa-short": Training("pocket/qa-short-lora", "qa-short@prod", self.shortened),
+            "train qa-long": Training("pocket/qa-long-lora", "qa-long@prod", self.shortened),
+        }
+
+    @property
+    def full(self) -> Training:
+        """The full checkpoint."""
+        return Training("pocket/clf-full", "clf-full@prod", self.shortened)
+
+    @property
+    def second(self) -> Training:
+        """The second revision of the classifier: another seed."""
+        return Training("pocket/clf-lora", "clf", {"seed": "1", **self.shortened})
+
+
+TASKS = {"classification": "clf@prod", "short_qa": "qa-short@prod", "long_qa": "qa-long@prod"}
+"""Task to the adapter that was trained for it."""
+FULL = "clf-full"
+
+
+def name_of_base(reference: str) -> str:
+    """A registry name for a base given as `org/name`, `hub:org/name@revision` or `dir:folder`."""
+    last = reference.partition("@")[0].rstrip("/").rpartition("/")[2].rpartition(":")[2]
+    return re.sub(r"[^a-z0-9._-]+", "-", last.lower()).strip("-._")[:63] or "base"

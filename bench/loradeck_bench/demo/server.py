@@ -1,0 +1,55 @@
+"""A server as a child process: started, awaited, its addresses read from its ready line, stopped."""
+
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from loradeck_bench.children import Child
+from loradeck_bench.demo.workplace import Workplace
+from loradeck_registry.errors import UnavailableError
+
+_READY = re.compile(r"^ready inference=(\S+) admin=(\S+) metrics=(\S+) base=(\S+)", re.MULTILINE)
+START_SECONDS = 300.0
+"""Longest wait for the engine: a cold page cache makes its imports slow."""
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running server."""
+
+    child: Child
+    address: str
+    """Door for applications."""
+    admin: str
+    """Door for operators."""
+    base: str
+    """What the server calls its base in replies."""
+    start_seconds: float
+
+
+@contextmanager
+def serving(workplace: Workplace, base: str, name: str) -> Iterator[Server]:
+    """Serve `base` (a registry reference) on free ports; the server and its engine are gone when the block is left.
+
+    Raises ChildFailedError with the end of its log if it does not come up, UnavailableError if it takes too long.
+    """
+    ports = ["--port", "0", "--admin-port", "0", "--metrics-port", "0"]
+    arguments = ["serve", "--base", base, "--registry", str(workplace.registry), *ports]
+    with workplace.start(name, arguments) as child:
+        while (ready := _READY.search(_text(child))) is None:
+            child.check()
+            seconds = time.monotonic() - child.started
+            if child.poll() is not None or seconds > START_SECONDS:
+                tail = "\n".join(child.tail(12))
+                raise UnavailableError(
+                    f"{name} was not ready after {seconds:.0f} s; last lines of {child.log}:\n{tail}"
+                )
+            workplace.progress.note(f"{name}: {' '.join(child.tail())}")
+            time.sleep(0.2)
+        yield Server(child, ready[1], ready[2], ready[4], time.monotonic() - child.started)
+
+
+def _text(child: Child) -> str:
+    return child.log.read_text(encoding="utf-8", errors="replace")

@@ -1,0 +1,115 @@
+"""Tables for people on the terminal: evaluation, load, storage, swap."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+
+from loradeck_bench.report.units import duration, fixed, size
+
+
+def report_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
+    """The classification report."""
+    table = Table(title=title, title_justify="left")
+    for column in ("class", "precision", "recall", "f1-score", "support"):
+        table.add_column(column, justify="left" if column == "class" else "right")
+    for row in rows:
+        if row["name"] == "accuracy":
+            table.add_section()
+        ratios = ["" if row[key] is None else fixed(row[key], 2) for key in ("precision", "recall", "f1")]
+        table.add_row(row["name"], *ratios, str(row["support"]))
+    return table
+
+
+def metrics_table(figures: Mapping[str, Any], title: str) -> Table:
+    """Every metric with its interval and how it was computed."""
+    table = Table(title=title, title_justify="left")
+    table.add_column("metric")
+    table.add_column("value", justify="right")
+    table.add_column("95 % interval", justify="right")
+    table.add_column("computed by", overflow="fold", style="dim")
+    for name, how in figures["methods"].items():
+        bounds = figures["intervals"].get(name)
+        interval = f"{bounds[0]:.3f} to {bounds[1]:.3f}" if bounds else ""
+        table.add_row(name, fixed(figures[name]), interval, how)
+    return table
+
+
+def load_table(summary: Mapping[str, Any]) -> Table:
+    """A line per adapter and one for all; times in milliseconds from the intended send."""
+    table = Table(title="Load (milliseconds, from the intended send)", title_justify="left")
+    table.add_column("adapter")
+    columns = (
+        "requests",
+        "share",
+        "failed",
+        "req/s",
+        "tokens/s",
+        "latency p50",
+        "p90",
+        "p99",
+        "TTFT p50",
+        "p99",
+        "TPOT p50",
+    )
+    for column in (*columns, "delay p99"):
+        table.add_column(column, justify="right")
+    lines = [*summary["per_adapter"].items(), ("all", summary)]
+    for name, figures in lines:
+        if name == "all":
+            table.add_section()
+        share = 1.0 if name == "all" else summary["shares"][name]
+        table.add_row(
+            name,
+            str(figures["requests"]),
+            f"{share:.1%}",
+            str(figures["failed"]),
+            fixed(figures["requests_per_second"], 2),
+            fixed(figures["output_tokens_per_second"], 1),
+            *(_mark(figures, key, mark) for key, mark in _MARKS),
+        )
+    return table
+
+
+_MARKS = (
+    ("latency_ms", "p50"), ("latency_ms", "p90"), ("latency_ms", "p99"),
+    ("ttft_ms", "p50"), ("ttft_ms", "p99"), ("tpot_ms", "p50"), ("schedule_delay_ms", "p99"),
+)  # fmt: skip
+
+
+def _mark(figures: Mapping[str, Any], key: str, mark: str) -> str:
+    spread = figures[key]
+    return fixed(spread[mark] if spread else None, 1)
+
+
+def storage_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Bytes of every revision against a full checkpoint."""
+    table = Table(title="Storage", title_justify="left")
+    for column in ("artifact", "kind", "rank", "bytes", "size", "of a full checkpoint", "fit into one"):
+        table.add_column(column, justify="left" if column in ("artifact", "kind") else "right")
+    for row in rows:
+        ratio = row["ratio_to_full"]
+        table.add_row(
+            row["artifact"],
+            row["kind"],
+            "–" if row["rank"] is None else str(row["rank"]),
+            f"{row['bytes']:,}",
+            size(row["bytes"]),
+            "–" if ratio is None else f"{ratio:.1%}",
+            fixed(row["per_full"], 1),
+        )
+    return table
+
+
+def swap_table(swap: Mapping[str, Any]) -> Table:
+    """Counts and stages of a swap."""
+    table = Table(title=f"Swap of {swap['reference']} under load", title_justify="left")
+    table.add_column("figure")
+    table.add_column("value", justify="right")
+    for key in ("requests", "failed", "wrong_revision"):
+        table.add_row(key.replace("_", " "), str(swap[key]))
+    for revision, count in swap["answered_by"].items():
+        table.add_row(f"answered by revision {revision}", str(count))
+    for stage, seconds in swap["seconds"].items():
+        table.add_row(f"{stage.replace('_', ' ')}", duration(seconds))
+    return table

@@ -1,0 +1,263 @@
+"""`loradeck bench`: load tests and other measurements of running servers and of registries."""
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from loradeck_registry.errors import InvalidError, UnimplementedError
+
+if TYPE_CHECKING:
+    from loradeck_bench.load.plan import LoadPlan, Subject
+
+TASKS = ("classification", "short_qa", "long_qa")
+POCKET = {"classification": "pocket:classification", "short_qa": "pocket:qa", "long_qa": "pocket:qa"}
+LATER = {
+    "multilora": "Throughput and latency over the number of adapters.",
+    "frontend": "The gRPC door against the engine in process.",
+    "cliff": "Latency beyond the slot count.",
+    "train": "Training speed and memory.",
+}
+
+
+@click.group()
+def command() -> None:
+    """Load tests and other measurements."""
+
+
+@command.command()
+@click.option("--address", required=True, metavar="HOST:PORT", help="Server to load.")
+@click.option("--adapter", "adapters", multiple=True, metavar="REF[=TASK]", help="Adapter to ask; repeat for more.")
+@click.option("--base", "with_base", is_flag=True, help="Ask the base too, with --task.")
+@click.option("--task", type=click.Choice(TASKS), help="Task of the base, and of adapters that name none.")
+@click.option("--data", metavar="PATH", help="Rows to send [default: the project's own test set of each task].")
+@click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="Open loop: requests per second.")
+@click.option("--arrivals", type=click.Choice(("poisson", "constant")), default="poisson", show_default=True)
+@click.option("--concurrency", type=click.IntRange(1, 4096), help="Closed loop: requests under way at a time.")
+@click.option(
+    "--duration", type=click.FloatRange(min=0, min_open=True), default=30.0, show_default=True, help="Seconds."
+)
+@click.option(
+    "--popularity", default="uniform", show_default=True, help="uniform, round_robin, zipf:S or weights:W1,W2,…"
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of arrivals and choices.")
+@click.option("--max-in-flight", type=click.IntRange(min=1), help="Open loop: a client pool of this size.")
+@click.option(
+    "--warm-up", type=click.IntRange(min=0), default=1, show_default=True, help="Unmeasured requests to each."
+)
+@click.option("--max-tokens", type=click.IntRange(min=1), help="Limit of an answer [default: 48 short, 192 long].")
+@click.option(
+    "--timeout", type=click.FloatRange(min=0.1), default=120.0, show_default=True, help="Seconds per request."
+)
+@click.option("--records", "records_path", metavar="PATH", help="One line of JSON per request, as they end.")
+@click.option("--json", "json_path", metavar="PATH", help="Write the summary as JSON; - for standard output.")
+@click.option("--html", "html_path", metavar="PATH", help="Write a self-contained page.")
+def load(
+    address: str,
+    adapters: tuple[str, ...],
+    with_base: bool,
+    task: str | None,
+    data: str | None,
+    max_tokens: int | None,
+    timeout: float,
+    records_path: str | None,
+    json_path: str | None,
+    html_path: str | None,
+    **shape: Any,
+) -> None:
+    """Load a server in an open loop (--rate) or a closed loop (--concurrency), with times per adapter."""
+    from rich.console import Console
+
+    from loradeck_bench.load.plan import LoadPlan
+    from loradeck_bench.load.run import describe
+    from loradeck_bench.output import ensure_writable, write_json
+    from loradeck_bench.tables import load_table
+
+    if (shape["rate"] is None) == (shape["concurrency"] is None):
+        raise click.UsageError("give either --rate or --concurrency")
+    if not adapters and not with_base:
+        raise click.UsageError("name at least one --adapter, or --base")
+    ensure_writable(json_path, records_path, html_path)
+    plan = LoadPlan(_subjects(adapters, with_base, task, data, max_tokens), **shape)
+    console = Console(stderr=json_path == "-")
+    summary = asyncio.run(_load(address, plan, timeout, records_path))
+    summary["description"] = describe(summary)
+    if json_path:
+        write_json(summary, json_path)
+    if html_path:
+        _page(summary, Path(html_path))
+    console.print(load_table(summary))
+    for reason, count in summary["errors"].items():
+        console.print(f"{count} failed: {reason}", highlight=False)
+    if summary["client_was_busy"]:
+        console.print("this client was late (delay p99 above 20 ms): it may be the bottleneck, not the server")
+    if summary.get("unfinished"):
+        click.echo(f"error: {summary['unfinished']}; the figures are of what was sent", err=True)
+        sys.exit(130)
+
+
+@command.command()
+@click.option(
+    "--registry", "url", envvar="LORADECK_REGISTRY", required=True, metavar="URL", help="Folder of the registry."
+)
+@click.option("--json", "json_path", metavar="PATH", help="Write the rows as JSON; - for standard output.")
+def storage(url: str, json_path: str | None) -> None:
+    """Bytes of base, adapters and full checkpoints, from their manifests."""
+    from rich.console import Console
+
+    from loradeck_bench.output import write_json
+    from loradeck_bench.report.units import size
+    from loradeck_bench.storage import storage_report
+    from loradeck_bench.tables import storage_table
+    from loradeck_registry.registry import Registry
+
+    report = storage_report(Registry.open(url))
+    if json_path:
+        write_json(report, json_path)
+    console = Console(stderr=json_path == "-")
+    console.print(storage_table(report["rows"]))
+    console.print(
+        f"{size(report['bytes'])} in all revisions, {size(report['bytes_stored_once'])} stored (equal files once)",
+        highlight=False,
+    )
+
+
+@command.command()
+@click.option("--address", required=True, metavar="HOST:PORT", help="Server to watch: the door for applications.")
+@click.option("--admin", required=True, metavar="HOST:PORT", help="The same server's door for operators.")
+@click.option(
+    "--registry", "url", envvar="LORADECK_REGISTRY", required=True, metavar="URL", help="Folder of the registry."
+)
+@click.option("--adapter", required=True, metavar="NAME@ALIAS", help="Alias to move.")
+@click.option("--to", "target", required=True, metavar="REVISION", help="Where to: revision number, alias or digest.")
+@click.option("--task", type=click.Choice(TASKS), required=True)
+@click.option("--data", metavar="PATH", help="Rows to send [default: the project's own test set of the task].")
+@click.option(
+    "--rate", type=click.FloatRange(min=0, min_open=True), default=10.0, show_default=True, help="Requests/s."
+)
+@click.option("--back", is_flag=True, help="Roll the alias back at the end.")
+@click.option("--json", "json_path", metavar="PATH", help="Write the result as JSON; - for standard output.")
+def swap(
+    address: str,
+    admin: str,
+    url: str,
+    adapter: str,
+    target: str,
+    task: str,
+    data: str | None,
+    rate: float,
+    back: bool,
+    json_path: str | None,
+) -> None:
+    """Move an alias under a steady load, and count failed and wrong replies and the time of every stage."""
+    from rich.console import Console
+
+    from loradeck_bench.load.plan import LoadPlan
+    from loradeck_bench.output import ensure_writable, write_json
+    from loradeck_bench.swapping import SwapPlan
+    from loradeck_bench.tables import swap_table
+    from loradeck_registry.reference import Reference
+    from loradeck_registry.registry import Registry
+
+    ensure_writable(json_path)
+    reference = Reference.parse(adapter)
+    if reference.alias is None:
+        raise InvalidError(f"{adapter!r} names no alias: use NAME@ALIAS", reason="BAD_REFERENCE", field="adapter")
+    registry = Registry.open(url)
+    load = LoadPlan(_subjects((f"{adapter}={task}",), False, task, data, None), duration=600.0, rate=rate)
+    result = asyncio.run(_swap(address, admin, registry, SwapPlan(reference.name, reference.alias, load), target))
+    if back:
+        registry.rollback(reference.name, reference.alias, why="end of a swap measurement")
+    if json_path:
+        write_json(result, json_path)
+    Console(stderr=json_path == "-").print(swap_table(result))
+    if result["failed"] or result["wrong_revision"] or not result["completed"]:
+        sys.exit(1)
+
+
+def _subjects(
+    adapters: tuple[str, ...], with_base: bool, task: str | None, data: str | None, max_tokens: int | None
+) -> dict[str, "Subject"]:
+    from loradeck_bench.evaluation.run import label_set
+    from loradeck_bench.load.plan import Subject
+    from loradeck_bench.rows import read_rows
+
+    asked: dict[str, str] = {}
+    for text in adapters:
+        reference, _, named = text.partition("=")
+        chosen = named or task
+        if chosen not in TASKS:
+            raise click.UsageError(f"what is {text!r} asked? Use REF=TASK or --task with one of {', '.join(TASKS)}")
+        asked[reference] = chosen
+    if with_base:
+        if task is None:
+            raise click.UsageError("--base needs --task")
+        asked[""] = task
+    subjects: dict[str, Subject] = {}
+    for reference, chosen in asked.items():
+        rows = tuple(read_rows(data or POCKET[chosen], chosen))
+        labels = tuple(label_set(rows)) if chosen == "classification" and not reference else ()
+        subjects[reference] = Subject(reference, chosen, rows, labels, max_tokens)
+    return subjects
+
+
+async def _load(address: str, plan: "LoadPlan", seconds: float, records_path: str | None) -> dict[str, Any]:
+    from contextlib import nullcontext
+
+    from loradeck_bench.asking import Asker, connect
+    from loradeck_bench.load.record import write_record
+    from loradeck_bench.load.run import run_load
+    from loradeck_bench.output import open_for_writing
+
+    async with connect(address) as client:
+        with open_for_writing(records_path) if records_path else nullcontext() as out:
+            summary, _ = await run_load(
+                Asker(client, plan.subjects, seconds),
+                plan,
+                (lambda record: write_record(record, out)) if out else (lambda record: None),
+            )
+    return summary
+
+
+async def _swap(address: str, admin: str, registry: Any, plan: Any, target: str) -> dict[str, Any]:
+    from loradeck_bench.asking import Asker, connect, wait_flip
+    from loradeck_bench.swapping import measure_swap
+
+    async with connect(address) as client:
+        result, _ = await measure_swap(
+            Asker(client, plan.load.subjects, 120.0),
+            wait_flip(admin, plan.name, plan.alias),
+            registry,
+            plan,
+            lambda: registry.resolve(f"{plan.name}@{target}"),
+        )
+    return result
+
+
+def _page(summary: dict[str, Any], path: Path) -> None:
+    from datetime import datetime
+
+    from loradeck_bench.machine import machine, versions
+    from loradeck_bench.report.html import render
+
+    report = {
+        "title": "loradeck load test",
+        "created": f"{datetime.now():%Y-%m-%d %H:%M}",
+        "machine": machine(),
+        "versions": versions(),
+        "load": summary,
+    }
+    path.write_text(render(report), encoding="utf-8")
+
+
+def _add_later(name: str, text: str) -> None:
+    @command.command(name, help=f"{text} (not implemented yet)", context_settings={"ignore_unknown_options": True})
+    @click.argument("arguments", nargs=-1)
+    def later(arguments: tuple[str, ...]) -> None:
+        raise UnimplementedError(f"`loradeck bench {name}` is not implemented yet")
+
+
+for _name, _text in LATER.items():
+    _add_later(_name, _text)
