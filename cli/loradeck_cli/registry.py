@@ -44,21 +44,22 @@ def init(url: str, json_path: str | None) -> None:
 @command.command("add-base")
 @click.argument("name")
 @click.argument("source")
-@click.option("--reserve-tokens", type=click.IntRange(0, 4096), default=0, help="Zero rows to append for new tokens.")
+@click.option(
+    "--reserve-tokens",
+    type=click.IntRange(0, 4096),
+    default=0,
+    help="Rows that adapters' new tokens need: zero rows are appended as needed.",
+)
 @click.option("--alias", help="Alias to point at the new revision.")
 @click.option("--author", help="Who adds it.")
 @click.option("--licence", help="SPDX expression.")
 @_options
-def add_base(
-    url: str, json_path: str | None, name: str, source: str, reserve_tokens: int, **settings: str | None
-) -> None:
+def add_base(url: str, json_path: str | None, name: str, source: str, reserve_tokens: int, **settings: Any) -> None:
     """Store the base SOURCE (dir:FOLDER, hub:ORG/NAME or a name in the registry) under NAME."""
     from loradeck_registry.bases import add_base as add
 
-    if reserve_tokens:
-        raise UnimplementedError("--reserve-tokens is not implemented yet")
     with output.progress(f"reading {source}"):
-        revision = add(Registry.open(url), name, source, **settings)
+        revision = add(Registry.open(url), name, source, reserve_tokens=reserve_tokens, **settings)
     output.emit(output.revision_json(revision), json_path, lambda: output.pushed(revision))
 
 

@@ -1,15 +1,17 @@
 """Bases: finding one by reference, and bringing one into the registry."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from loradeck_registry.errors import InvalidError, NotFoundError, PreconditionError, UnavailableError
+from loradeck_registry.cache import scratch_folder
+from loradeck_registry.errors import InvalidError, LoradeckError, NotFoundError, PreconditionError, UnavailableError
 from loradeck_registry.files import describe, folder_files
-from loradeck_registry.identity import TOKENIZER_FILES, identify_base, read_config
+from loradeck_registry.identity import TOKENIZER_FILES, identify_base
 from loradeck_registry.manifest import BaseIdentity, Manifest
-from loradeck_registry.reference import BaseReference
+from loradeck_registry.reference import BaseReference, check_name
 from loradeck_registry.registry import Registry, Revision
+from loradeck_registry.reserve import reserve_rows
 
 __all__ = ["ResolvedBase", "add_base", "identify_base", "resolve_base"]
 
@@ -78,18 +80,45 @@ def add_base(
     name: str,
     source: str,
     *,
+    reserve_tokens: int = 0,
     alias: str | None = None,
     author: str | None = None,
     licence: str | None = None,
 ) -> Revision:
-    """Store the base that `source` names (`dir:`, `hub:`) as a revision of kind base.
+    """Store the base that `source` names (`dir:`, `hub:`, a name in the registry) as a revision of kind base.
 
-    Takes configuration, safetensors weights, tokenizer and licence file, and nothing else. Raises what `resolve_base`
-    and `Registry.push` raise.
+    Takes configuration, safetensors weights, tokenizer and licence file, and nothing else. With `reserve_tokens` the
+    stored copy has at least that many rows behind the tokenizer's last token, zero where they are new; its
+    compatibility is that of the source. Raises what `resolve_base`, `reserve_rows` and `Registry.push` raise.
     """
+    check_name(name)
     base = resolve_base(source, registry)
     files = model_files(base.folder, follow_links=BaseReference.parse(source).hub is not None)
-    read_config(base.folder)
+    if reserve_tokens <= 0:
+        return _push_base(registry, name, base, files, alias=alias, author=author, licence=licence)
+    with scratch_folder() as scratch:
+        files = reserve_rows(files, base.folder, reserve_tokens, scratch / "changed")
+        whole = scratch / "base"
+        whole.mkdir()
+        for path, file in files.items():
+            (whole / path).symlink_to(file)
+        identity = identify_base(whole, base.identity.reference)
+        if identity.compatibility != base.identity.compatibility:
+            raise LoradeckError(f"the copy of {base.reference} with reserved rows came out different from it")
+        grown = replace(base, identity=identity)
+        return _push_base(registry, name, grown, files, alias=alias, author=author, licence=licence)
+
+
+def _push_base(
+    registry: Registry,
+    name: str,
+    base: ResolvedBase,
+    files: dict[str, Path],
+    *,
+    alias: str | None,
+    author: str | None,
+    licence: str | None,
+) -> Revision:
     manifest = Manifest(
         kind="base",
         base=base.identity,

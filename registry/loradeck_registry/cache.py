@@ -40,7 +40,7 @@ class Cache:
         final = self.folder / "revisions" / digest.removeprefix("sha256:")
         if final.is_dir() and all(_matches(final / file.path, file) for file in manifest.files):
             return final
-        with self._aside() as folder:
+        with self.aside() as folder:
             for file in manifest.files:
                 blob = self._blob(store, file, f"{file.path} of {what}")
                 target = folder / file.path
@@ -57,7 +57,7 @@ class Cache:
         final = self.folder / "blobs" / file.sha256[:2] / file.sha256
         if _matches(final, file):
             return final
-        with self._aside() as folder:
+        with self.aside() as folder:
             part = folder / "blob"
             fetch(store, file, part, what)
             part.chmod(0o444)
@@ -66,7 +66,8 @@ class Cache:
         return final
 
     @contextmanager
-    def _aside(self) -> Iterator[Path]:
+    def aside(self) -> Iterator[Path]:
+        """An empty folder to make things in; what is not renamed out of it is gone after the block."""
         folder = self.folder / "tmp" / f"{os.getpid()}-{uuid.uuid4().hex}"
         try:
             folder.mkdir(parents=True)
@@ -79,6 +80,13 @@ class Cache:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """An empty folder beside the cache, which has room for models; gone after the block."""
+    with Cache(default_folder()).aside() as folder:
+        yield folder
 
 
 def fetch(store: Store, file: File, target: Path, what: str) -> None:

@@ -204,3 +204,51 @@ class TestHub:
         revision = add_base(registry, "tiny", "hub:org/tiny")
         assert revision.manifest.base.reference == "hub:org/tiny"
         assert registry.verify().clean
+
+
+class TestReservedRows:
+    @pytest.mark.parametrize(("architecture", "tied"), [("qwen2", True), ("llama", False)])
+    def test_copy_serves_the_adapters_of_the_original(
+        self, registry: Registry, tmp_path: Path, architecture: str, tied: bool
+    ) -> None:
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        from tests.support.tiny import make_tiny_base
+
+        original = make_tiny_base(tmp_path / "original", architecture=architecture, tied=tied, reserved=0)  # type: ignore[arg-type]
+        revision = add_base(registry, "tiny", f"dir:{original}", reserve_tokens=24)
+        copy = resolve_base("tiny", registry)
+        assert (copy.identity.vocabulary, copy.identity.rows) == (320, 344)
+        assert revision.manifest.base.compatibility == identify_base(original, "x").compatibility
+        assert revision.manifest.base.digest == copy.identity.digest != identify_base(original, "x").digest
+        ids = torch.tensor([[5, 60, 200, 7]])
+        with torch.no_grad():
+            before, after = (AutoModelForCausalLM.from_pretrained(f)(ids).logits for f in (original, copy.folder))
+        assert after.shape[-1] == 344
+        assert torch.equal(after[..., :320], before)
+        assert not after[..., 320:].any()
+
+    def test_sharded_base_with_an_index(self, registry: Registry, tmp_path: Path) -> None:
+        from transformers import AutoModelForCausalLM
+
+        from tests.support.tiny import make_tiny_base
+
+        original = make_tiny_base(tmp_path / "original", tied=False, reserved=0)
+        model = AutoModelForCausalLM.from_pretrained(original)
+        (original / "model.safetensors").unlink()
+        model.save_pretrained(str(original), max_shard_size="300KB")
+        size = json.loads((original / "model.safetensors.index.json").read_text())["metadata"]["total_size"]
+        add_base(registry, "tiny", f"dir:{original}", reserve_tokens=8)
+        copy = resolve_base("tiny", registry)
+        index = json.loads((copy.folder / "model.safetensors.index.json").read_text())
+        assert index["metadata"]["total_size"] == size + 2 * 8 * 128 * 4
+        assert AutoModelForCausalLM.from_pretrained(copy.folder).config.vocab_size == 328
+
+    def test_base_with_rows_enough_is_stored_as_it_is(self, registry: Registry, base: Path) -> None:
+        revision = add_base(registry, "tiny", f"dir:{base}", reserve_tokens=64)
+        assert revision.manifest.base.digest == identify_base(base, "x").digest
+
+    def test_nothing_stays_in_the_scratch_folder(self, registry: Registry, base: Path) -> None:
+        add_base(registry, "tiny", f"dir:{base}", reserve_tokens=100)
+        assert not list((Path(os.environ["LORADECK_CACHE"]) / "tmp").iterdir())
