@@ -33,7 +33,7 @@ class AdminClient:
         self, target: str = "127.0.0.1:8501", *, timeout: float = DEFAULT_TIMEOUT, retry: RetryPolicy | None = None
     ) -> None:
         self._caller = Caller(Settings(target, timeout, retry or RetryPolicy()))
-        self._stub: Any = adapters.AdapterServiceStub(self._caller.channel)
+        self._stub: Any = adapters.AdapterServiceStub(self._caller.channel)  # type: ignore[no-untyped-call]
 
     def list(self) -> list[Adapter]:
         """Every adapter revision that the server knows."""
@@ -115,7 +115,7 @@ class AsyncAdminClient:
         self, target: str = "127.0.0.1:8501", *, timeout: float = DEFAULT_TIMEOUT, retry: RetryPolicy | None = None
     ) -> None:
         self._caller = AsyncCaller(Settings(target, timeout, retry or RetryPolicy()))
-        self._stub: Any = adapters.AdapterServiceStub(self._caller.channel)
+        self._stub: Any = adapters.AdapterServiceStub(self._caller.channel)  # type: ignore[no-untyped-call]
 
     async def list(self) -> list[Adapter]:
         """Every adapter revision that the server knows."""
@@ -176,7 +176,7 @@ class AsyncAdminClient:
 
     async def close(self) -> None:
         """Close the channel."""
-        await self._caller.channel.close()
+        await self._caller.channel.close(None)
 
     async def __aenter__(self) -> Self:
         return self

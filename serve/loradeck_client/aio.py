@@ -26,7 +26,7 @@ class AsyncCaller:
         self,
         method: Callable[..., Any],
         request: Any,
-        timeout: float | None,
+        timeout: float | None,  # noqa: ASYNC109
         request_id: str | None,
         again: bool = True,
     ) -> Any:
@@ -58,8 +58,13 @@ class AsyncTextStream:
     """
 
     def __init__(
-        self, caller: AsyncCaller, method: Callable[..., Any], request: Any, timeout: float | None, request_id: str | None
-    ) -> None:  # fmt: skip
+        self,
+        caller: AsyncCaller,
+        method: Callable[..., Any],
+        request: Any,
+        timeout: float | None,
+        request_id: str | None,
+    ) -> None:
         self._caller = caller
         self._method = method
         self._request = request
@@ -142,7 +147,7 @@ class AsyncClient:
         self, target: str = "127.0.0.1:8500", *, timeout: float = DEFAULT_TIMEOUT, retry: RetryPolicy | None = None
     ) -> None:
         self._caller = AsyncCaller(Settings(target, timeout, retry or RetryPolicy()))
-        self._stub: Any = inference.InferenceServiceStub(self._caller.channel)
+        self._stub: Any = inference.InferenceServiceStub(self._caller.channel)  # type: ignore[no-untyped-call]
 
     async def classify(
         self,
@@ -216,7 +221,7 @@ class AsyncClient:
 
     async def close(self) -> None:
         """Close the channel; running calls are cancelled."""
-        await self._caller.channel.close()
+        await self._caller.channel.close(None)
 
     async def __aenter__(self) -> Self:
         return self

@@ -138,7 +138,7 @@ class Client:
         self, target: str = "127.0.0.1:8500", *, timeout: float = DEFAULT_TIMEOUT, retry: RetryPolicy | None = None
     ) -> None:
         self._caller = Caller(Settings(target, timeout, retry or RetryPolicy()))
-        self._stub: Any = inference.InferenceServiceStub(self._caller.channel)
+        self._stub: Any = inference.InferenceServiceStub(self._caller.channel)  # type: ignore[no-untyped-call]
 
     def classify(
         self,

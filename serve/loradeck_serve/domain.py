@@ -44,8 +44,8 @@ class Call:
     method: str = ""
     caller: str = ""
     arrival: float = field(default_factory=time.monotonic)
-    adapter: str = ""
-    """Name of the adapter that answers; empty for the base. Known once the reference is resolved."""
+    adapter: str | None = None
+    """Name of the adapter that answers; empty for the base, None as long as the reference is not resolved."""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from loradeck_serve.domain import Residency
 MOST_ADAPTERS = 200
 BASE = "base"
 OTHER = "other"
+NONE = "none"
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _TOKEN_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1)
 
@@ -78,10 +79,10 @@ class Metrics:
         self._build.info({"version": own, "engine": engine_version, "dtype": dtype})
         self._base.info({"name": base, "revision": str(revision), "digest": digest})
 
-    def label(self, adapter: str) -> str:
-        """The label for an adapter name; empty is the base."""
+    def label(self, adapter: str | None) -> str:
+        """The label for an adapter name; empty is the base, None a call that never got as far as an adapter."""
         if not adapter:
-            return BASE
+            return NONE if adapter is None else BASE
         if adapter in self._names:
             return adapter
         if len(self._names) >= MOST_ADAPTERS:

@@ -59,28 +59,22 @@ class Swapper:
 
     def flip(self, moves: Iterable[tuple[Pointer, Revision, str]], begin: float) -> None:
         """Flip references to revisions that are loaded already, all in one step. The caller holds the name's lock."""
+        flips: dict[str, AliasFlip] = {}
+        replaced: dict[str, str] = {}
         for pointer, revision, label in moves:
-            self._flip(pointer, revision, label, begin)
-
-    def _flip(self, pointer: Pointer, revision: Revision, label: str, begin: float) -> None:
-        old = pointer.revision
-        if revision.digest == old.digest:
-            pointer.label = label
-            return
-        flip = self._catalog.flip(pointer, revision, label)
-        self._flipped(flip, time.monotonic() - begin)
-        _log.info(
-            "alias flipped",
-            extra={
-                "adapter": flip.name,
-                "alias": flip.alias,
-                "from": old.number,
-                "to": revision.number,
-                "digest": revision.digest,
-            },
-        )
-        if not any(p.revision.digest == old.digest for p in self._catalog.pointers({flip.name})):
-            self._residency.retire(old.digest)
+            old = pointer.revision
+            flip = self._catalog.flip(pointer, revision, label)
+            if old.digest != revision.digest:
+                # A bare name and the alias behind it are two references, and one flip.
+                flips[flip.alias] = flip
+                replaced[old.digest] = old.name
+        for flip in flips.values():
+            self._flipped(flip, time.monotonic() - begin)
+            _log.info("alias flipped", extra={"adapter": flip.name, "alias": flip.alias,
+                                              "from": flip.previous_revision, "to": flip.revision})  # fmt: skip
+        for digest, name in replaced.items():
+            if not any(p.revision.digest == digest for p in self._catalog.pointers({name})):
+                self._residency.retire(digest)
 
 
 class Watcher:

@@ -1,6 +1,6 @@
 """Checks of request fields that several handlers share."""
 
-import math
+from collections.abc import Callable
 
 from loradeck_registry.errors import InvalidError
 from loradeck_serve.config import Limits
@@ -27,14 +27,15 @@ def check_text(value: str, field: str, limits: Limits, required: bool = True) ->
 
 def check_sampling(sampling: Sampling, limits: Limits) -> None:
     """Raise InvalidError (OUT_OF_RANGE) for the first setting outside its range."""
-    checks = (
+    checks: tuple[tuple[str, float | None, Callable[[float], bool], str], ...] = (
         ("temperature", sampling.temperature, lambda v: 0 <= v <= 2, "0 to 2"),
         ("top_p", sampling.top_p, lambda v: 0 < v <= 1, "greater than 0, at most 1"),
         ("top_k", sampling.top_k, lambda v: v >= 0, "0 or greater"),
         ("max_tokens", sampling.max_tokens, lambda v: 1 <= v <= limits.max_tokens, f"1 to {limits.max_tokens}"),
     )
     for name, value, holds, wanted in checks:
-        if value is not None and (math.isnan(value) or not holds(value)):
+        # A NaN holds no comparison, and so is refused with the rest.
+        if value is not None and not holds(value):
             raise InvalidError(
                 f"`sampling.{name}` is {value:g}: it must be {wanted}", reason="OUT_OF_RANGE", field=f"sampling.{name}"
             )

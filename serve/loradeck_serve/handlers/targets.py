@@ -51,13 +51,14 @@ class Targets:
         PreconditionError (WRONG_TASK, BASE_MISMATCH, NOT_AN_ADAPTER, OTHER_REVISION).
         """
         if not reference:
+            call.adapter = ""
             return self._of_base("", kind, labels)
         try:
             parsed = Reference.parse(reference)
         except LoradeckError as error:
             raise InvalidError(error.message, reason=error.reason, field="adapter") from None
         if self._base.is_meant_by(parsed):
-            call.adapter = self._base.name
+            call.adapter = ""
             if self._base.task is not None and self._base.task.kind != kind:
                 raise self._wrong_task(self._base.name, self._base.task.kind, kind)
             return self._of_base(reference, kind, labels)

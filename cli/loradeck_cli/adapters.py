@@ -1,0 +1,195 @@
+"""`loradeck adapters`: see and change what a server holds."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import datetime
+
+import click
+
+from loradeck_client import Adapter, AdminClient, AliasFlip
+
+_server = click.option(
+    "--server",
+    default="127.0.0.1:8501",
+    envvar="LORADECK_ADMIN_SERVER",
+    show_default=True,
+    metavar="HOST:PORT",
+    help="Admin door.",
+)
+_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+_timeout = click.option("--timeout", default=120.0, show_default=True, help="Seconds.")
+
+
+@click.group()
+def command() -> None:
+    """See and change what a server holds."""
+
+
+@command.command(name="list")
+@_server
+@_json
+def list_adapters(server: str, as_json: bool) -> None:
+    """List the adapter revisions that the server knows."""
+    with AdminClient(server) as client:
+        _show(client.list(), as_json, many=True)
+
+
+@command.command()
+@click.argument("adapter", metavar="REF")
+@_server
+@_timeout
+@_json
+def load(adapter: str, server: str, timeout: float, as_json: bool) -> None:
+    """Fetch, check and load REF now."""
+    with AdminClient(server, timeout=timeout) as client:
+        _show([client.load(adapter)], as_json)
+
+
+@command.command()
+@click.argument("adapter", metavar="REF")
+@_server
+@_timeout
+@_json
+def unload(adapter: str, server: str, timeout: float, as_json: bool) -> None:
+    """Take REF out of the engine once its running requests have ended."""
+    with AdminClient(server, timeout=timeout) as client:
+        _show([client.unload(adapter)], as_json)
+
+
+@command.command()
+@click.argument("adapter", metavar="REF")
+@_server
+@_timeout
+@_json
+def pin(adapter: str, server: str, timeout: float, as_json: bool) -> None:
+    """Load REF and never evict it; an alias stays pinned across its moves."""
+    with AdminClient(server, timeout=timeout) as client:
+        _show([client.pin(adapter)], as_json)
+
+
+@command.command()
+@click.argument("adapter", metavar="REF")
+@_server
+@_json
+def unpin(adapter: str, server: str, as_json: bool) -> None:
+    """End the pins of the revision that REF means."""
+    with AdminClient(server) as client:
+        _show([client.unpin(adapter)], as_json)
+
+
+@command.command()
+@click.argument("alias", metavar="NAME@ALIAS")
+@click.argument("target")
+@click.option("--expect", type=click.IntRange(0), help="Move only if it points to this revision now; 0: if it is new.")
+@click.option("--reason", default="", help="For the alias history.")
+@_server
+@_timeout
+@_json
+def move(alias: str, target: str, expect: int | None, reason: str, server: str, timeout: float, as_json: bool) -> None:
+    """Load TARGET (7, another alias, sha256:...) on the server, then point NAME@ALIAS at it."""
+    name, separator, label = alias.partition("@")
+    if not separator:
+        raise click.UsageError(f"{alias!r} names no alias: use NAME@ALIAS, for example {alias}@prod")
+    with AdminClient(server, timeout=timeout) as client:
+        adapter, previous = client.move_alias(name, label, target, expected_revision=expect, reason=reason)
+    if as_json:
+        click.echo(json.dumps({"adapter": _plain(adapter), "previous_revision": previous}, indent=2))
+        return
+    before = f"revision {previous}" if previous else "nothing"
+    click.echo(f"{name}@{label}: {before} -> revision {adapter.revision} ({adapter.digest[:19]})")
+
+
+@command.command()
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@_server
+@_json
+def watch(names: tuple[str, ...], server: str, as_json: bool) -> None:
+    """Show every change of residency and every alias flip, until Ctrl+C."""
+    with AdminClient(server) as client:
+        for event in client.watch(names):
+            if as_json:
+                kind = "alias_flip" if isinstance(event, AliasFlip) else "adapter"
+                click.echo(json.dumps({kind: _plain(event)}))
+            elif isinstance(event, AliasFlip):
+                change = f"{event.previous_revision} -> {event.revision}"
+                click.echo(f"{_clock(event.flip_time)}  {event.name}@{event.alias}: {change}")
+            else:
+                click.echo(f"{_clock(datetime.now().astimezone())}  {_line(event)}")
+
+
+@command.command()
+@click.option("--rank", type=click.IntRange(0), default=0, help="LoRA rank to answer for [default: the largest].")
+@_server
+@_json
+def capacity(rank: int, server: str, as_json: bool) -> None:
+    """Show how many adapters fit."""
+    with AdminClient(server) as client:
+        found = client.capacity(rank)
+    if as_json:
+        click.echo(json.dumps(asdict(found), indent=2))
+        return
+    click.echo(f"slots          {found.slots_used} of {found.slots} used")
+    click.echo(f"host memory    {found.host_adapters_used} of {found.host_adapters} adapters")
+    click.echo(f"largest rank   {found.max_rank}")
+    click.echo(f"one adapter    {_size(found.adapter_size_bytes)} at rank {rank or found.max_rank}")
+    click.echo(f"local cache    {_size(found.cache_free_bytes)} free, {found.cache_adapters} such adapters")
+
+
+def _show(adapters: Sequence[Adapter], as_json: bool, many: bool = False) -> None:
+    if as_json:
+        plain = [_plain(adapter) for adapter in adapters]
+        click.echo(json.dumps(plain if many else plain[0], indent=2))
+        return
+    if not many:
+        click.echo(_line(adapters[0]))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("adapter", "aliases", "task", "rank", "size", "state", "running", "load", "digest")
+    for adapter in adapters:
+        table.add_row(
+            f"{adapter.name}@{adapter.revision}",
+            ", ".join(adapter.aliases),
+            adapter.task,
+            str(adapter.rank),
+            _size(adapter.size_bytes),
+            _state(adapter),
+            str(adapter.running_requests),
+            f"{adapter.load_seconds * 1000:.1f} ms" if adapter.load_time else "",
+            adapter.digest[:19],
+        )
+    console = Console()
+    if not console.is_terminal:
+        console.width = 160
+    console.print(table)
+
+
+def _line(adapter: Adapter) -> str:
+    aliases = f" ({', '.join(adapter.aliases)})" if adapter.aliases else ""
+    return f"{adapter.name}@{adapter.revision}{aliases}: {_state(adapter)}, {adapter.digest[:19]}"
+
+
+def _state(adapter: Adapter) -> str:
+    state: str = adapter.state or "in the registry only"
+    if adapter.error_reason:
+        state += f" {adapter.error_reason}"
+    return f"{state}, pinned" if adapter.pinned else state
+
+
+def _plain(event: Adapter | AliasFlip) -> dict[str, object]:
+    return {k: v.isoformat() if isinstance(v, datetime) else v for k, v in asdict(event).items()}
+
+
+def _clock(time: datetime) -> str:
+    return time.astimezone().strftime("%H:%M:%S")
+
+
+def _size(size: int) -> str:
+    value = float(size)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if value < 1024 or unit == "GiB":
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    raise AssertionError

@@ -1,0 +1,200 @@
+"""`loradeck query`: ask a server."""
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from loradeck_client import Answer, Classification, Client, InvalidError, Sampling, TextStream
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@click.group()
+def command() -> None:
+    """Ask a server: classify, short, long, generate."""
+
+
+def _shared(function: F) -> F:
+    for decorate in reversed(
+        (
+            click.option("--adapter", default="", metavar="REF", help="name[@7|@prod|@sha256:...]; none: the base."),
+            click.option(
+                "--server",
+                default="127.0.0.1:8500",
+                envvar="LORADECK_SERVER",
+                show_default=True,
+                metavar="HOST:PORT",
+                help="Inference door.",
+            ),
+            click.option("--timeout", default=60.0, show_default=True, help="Seconds."),
+            click.option("--json", "as_json", is_flag=True, help="Print the whole reply as JSON."),
+        )
+    ):
+        function = decorate(function)
+    return function
+
+
+def _sampled(function: F) -> F:
+    for decorate in reversed(
+        (
+            click.option("--temperature", type=float, help="0 is greedy [default: the task's]."),
+            click.option("--top-p", type=float),
+            click.option("--top-k", type=int),
+            click.option("--seed", type=int),
+            click.option("--max-tokens", type=int),
+            click.option("--stop", multiple=True, help="Stop string. Repeatable."),
+        )
+    ):
+        function = decorate(function)
+    return function
+
+
+@command.command()
+@click.argument("text", required=False)
+@click.option("--file", type=click.Path(path_type=Path), help="Read the text from a file; - is standard input.")
+@click.option("--label", "labels", multiple=True, help="Restrict to these labels; the base needs two or more.")
+@_shared
+def classify(
+    text: str | None,
+    file: Path | None,
+    labels: tuple[str, ...],
+    adapter: str,
+    server: str,
+    timeout: float,
+    as_json: bool,
+) -> None:
+    """Pick a label for TEXT and show every label's probability."""
+    with Client(server, timeout=timeout) as client:
+        result = client.classify(_text(text, file, "TEXT"), adapter=adapter, labels=labels)
+    if as_json:
+        _print_json(asdict(result))
+        return
+    width = max(len(item.label) for item in result.probabilities)
+    for item in result.probabilities:
+        click.echo(f"{item.label:<{width}}  {item.probability:7.4f}")
+    _who(result)
+
+
+@command.command()
+@click.argument("question", required=False)
+@click.option("--context", default="", help="The passage that holds the answer.")
+@click.option("--file", type=click.Path(path_type=Path), help="Read the context from a file; - is standard input.")
+@_shared
+@_sampled
+def short(question: str | None, context: str, file: Path | None, adapter: str, server: str, timeout: float,
+          as_json: bool, **sampling: Any) -> None:  # fmt: skip
+    """Answer QUESTION in a few words from a context."""
+    with Client(server, timeout=timeout) as client:
+        answer = client.answer_short(
+            _question(question),
+            context=_text(context or None, file, "--context", needed=False),
+            adapter=adapter,
+            sampling=_sampling(sampling),
+        )
+    if as_json:
+        _print_json(asdict(answer))
+        return
+    click.echo(answer.text)
+    _who(answer)
+
+
+@command.command(name="long")
+@click.argument("question", required=False)
+@click.option("--context", default="", help="The passage that holds the answer.")
+@click.option("--file", type=click.Path(path_type=Path), help="Read the context from a file; - is standard input.")
+@_shared
+@_sampled
+def long_answer(question: str | None, context: str, file: Path | None, adapter: str, server: str, timeout: float,
+                as_json: bool, **sampling: Any) -> None:  # fmt: skip
+    """Answer QUESTION at length from a context, as it is written."""
+    with Client(server, timeout=timeout) as client:
+        stream = client.answer_long(
+            _question(question),
+            context=_text(context or None, file, "--context", needed=False),
+            adapter=adapter,
+            sampling=_sampling(sampling),
+        )
+        _show(stream, as_json)
+
+
+@command.command()
+@click.argument("message", required=False)
+@click.option("--file", type=click.Path(path_type=Path), help="Read the message from a file; - is standard input.")
+@click.option("--raw", is_flag=True, help="Take the text as the whole prompt, without any template.")
+@click.option("--field", "fields", multiple=True, metavar="NAME=TEXT", help="Value of the task's template. Repeatable.")
+@_shared
+@_sampled
+def generate(message: str | None, file: Path | None, raw: bool, fields: tuple[str, ...], adapter: str, server: str,
+             timeout: float, as_json: bool, **sampling: Any) -> None:  # fmt: skip
+    """Generate freely: from the template's --field values, a message to the base, or a --raw prompt."""
+    request: dict[str, Any] = {}
+    if fields:
+        if message is not None or file is not None or raw:
+            raise click.UsageError("give either --field values, or a message")
+        pairs = [field.partition("=") for field in fields]
+        if bad := [name for name, separator, _ in pairs if not separator or not name]:
+            raise click.UsageError(f"--field takes NAME=TEXT, not {bad[0]!r}")
+        request["fields"] = {name: value for name, _, value in pairs}
+    else:
+        request["prompt" if raw else "message"] = _text(message, file, "MESSAGE")
+    with Client(server, timeout=timeout) as client:
+        _show(client.generate(adapter=adapter, sampling=_sampling(sampling), **request), as_json)
+
+
+def _text(given: str | None, file: Path | None, what: str, needed: bool = True) -> str:
+    if given is not None and file is not None:
+        raise click.UsageError(f"give either {what} or --file")
+    if given is not None:
+        return given
+    if file is not None and str(file) != "-":
+        try:
+            return file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InvalidError(f"cannot read {file}: {error}", field="file") from None
+    if file is not None or (needed and not sys.stdin.isatty()):
+        return sys.stdin.read()
+    if needed:
+        raise click.UsageError(f"{what} is missing: give it as an argument, with --file, or on standard input")
+    return ""
+
+
+def _question(question: str | None) -> str:
+    if question is None:
+        raise click.UsageError("QUESTION is missing")
+    return question
+
+
+def _sampling(values: dict[str, Any]) -> Sampling:
+    return Sampling(**values)
+
+
+def _show(stream: TextStream, as_json: bool) -> None:
+    with stream:
+        for chunk in stream:
+            if not as_json:
+                click.echo(chunk.text, nl=False)
+                sys.stdout.flush()
+        answer = stream.result()
+    if as_json:
+        _print_json(asdict(answer))
+        return
+    click.echo()
+    _who(answer)
+
+
+def _who(result: Answer | Classification) -> None:
+    """Who answered, on standard error, so that a pipe gets the answer alone."""
+    by, usage = result.provenance, result.usage
+    revision = f"@{by.revision}" if by.revision else ""
+    parts = [f"{by.adapter}{revision}", by.digest[:19], by.residency]
+    tokens = f"{usage.prompt_tokens} prompt tokens, {usage.output_tokens} output tokens"
+    click.echo(f"[{' '.join(part for part in parts if part)}; {tokens}]", err=True)
+
+
+def _print_json(value: object) -> None:
+    click.echo(json.dumps(value, ensure_ascii=False, indent=2))
