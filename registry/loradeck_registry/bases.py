@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from loradeck_registry.cache import scratch_folder
@@ -19,10 +20,10 @@ _MODEL_FILES = (
     "config.json",
     "generation_config.json",
     "model.safetensors.index.json",
-    "LICENSE",
     *TOKENIZER_FILES,
 )
-"""What is taken of a model besides its *.safetensors."""
+_MODEL_PATTERNS = ("*.safetensors", "LICENSE*", "NOTICE*")
+"""What is taken of a model: these files and those of these patterns."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def add_base(
 ) -> Revision:
     """Store the base that `source` names (`dir:`, `hub:`, a name in the registry) as a revision of kind base.
 
-    Takes configuration, safetensors weights, tokenizer and licence file, and nothing else. With `reserve_tokens` the
+    Takes configuration, safetensors weights, tokenizer and licence files, and nothing else. With `reserve_tokens` the
     stored copy has at least that many rows behind the tokenizer's last token, zero where they are new; its
     compatibility is that of the source. Raises what `resolve_base`, `reserve_rows` and `Registry.push` raise.
     """
@@ -137,7 +138,11 @@ def model_files(folder: Path, *, follow_links: bool = False) -> dict[str, Path]:
         found = {path.name: path.resolve() for path in sorted(folder.iterdir()) if path.is_file()}
     else:
         found = {path: source for path, source in folder_files(folder).items() if "/" not in path}
-    return {path: file for path, file in found.items() if path in _MODEL_FILES or path.endswith(".safetensors")}
+    return {path: file for path, file in found.items() if path in _MODEL_FILES or _fits(path)}
+
+
+def _fits(path: str) -> bool:
+    return any(fnmatchcase(path, pattern) for pattern in _MODEL_PATTERNS)
 
 
 def _snapshot(hub: str, revision: str | None) -> Path:
@@ -156,7 +161,7 @@ def _snapshot(hub: str, revision: str | None) -> Path:
             reason="HUB_PACKAGE_MISSING",
         ) from error
     try:
-        folder = snapshot_download(hub, revision=revision, allow_patterns=[*_MODEL_FILES, "*.safetensors"])
+        folder = snapshot_download(hub, revision=revision, allow_patterns=[*_MODEL_FILES, *_MODEL_PATTERNS])
     except (RepositoryNotFoundError, RevisionNotFoundError, GatedRepoError) as error:
         raise NotFoundError(
             f"the hub has no {hub}{f' at {revision}' if revision else ''}, or it needs a login: {_first_line(error)}",
