@@ -55,7 +55,7 @@ def export_adapter(trained: TrainingModel, task: Task, folder: Path, dtype: str)
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
     added = [token.id for token in task.added_tokens]
     if added:
-        rows = trained_rows(trained.causal, added)
+        rows = trained_rows(trained.causal)
         assert rows is not None, "a task with added tokens trains their rows"
         new = {
             "ids": torch.tensor(added, dtype=torch.int64),

@@ -42,14 +42,14 @@ class TrainingModel:
     size: ModelSize
 
 
-def build_model(recipe: Recipe, folder: Path, task: Task, max_length: int, tokenizer: Any) -> TrainingModel:
+def build_model(recipe: Recipe, folder: Path, task: Task, longest: int, tokenizer: Any) -> TrainingModel:
     """Load the base in `folder` and make it trainable as the recipe says, on the GPU if there is one.
 
     Frozen weights are held in the recipe's precision, trained ones in float32. Raises InvalidError for target modules
     that the base does not have, PreconditionError if the base cannot be loaded.
     """
     torch.manual_seed(recipe.seed)
-    attention = choose_attention(recipe.precision, max_length)
+    attention = choose_attention(recipe.precision, longest)
     low = recipe.precision == "bf16" and recipe.method == "lora"
     causal = load_causal(folder, torch.bfloat16 if low else torch.float32, attention)
     causal.to(device())
@@ -73,10 +73,10 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def choose_attention(precision: str, max_length: int) -> str:
+def choose_attention(precision: str, longest: int) -> str:
     """Attention implementation. The CPU's fused bfloat16 attention has a backward pass that takes 1.5 times as long as
     plain matrix products while sequences are short (measured at 150 tokens), so those go without it."""
-    plain = device().type == "cpu" and precision == "bf16" and max_length <= _EAGER_LENGTH
+    plain = device().type == "cpu" and precision == "bf16" and longest <= _EAGER_LENGTH
     return "eager" if plain else "sdpa"
 
 
@@ -190,7 +190,7 @@ def _inner(module: Any) -> Any:
     return module
 
 
-def trained_rows(causal: Any, added: Sequence[int]) -> tuple[nn.Parameter, nn.Parameter] | None:
+def trained_rows(causal: Any) -> tuple[nn.Parameter, nn.Parameter] | None:
     """PEFT's trainable rows of embedding and head (absolute rows, not differences), or None without adapter."""
     found = []
     for module in (causal.get_input_embeddings(), causal.get_output_embeddings()):
@@ -202,7 +202,7 @@ def trained_rows(causal: Any, added: Sequence[int]) -> tuple[nn.Parameter, nn.Pa
 
 
 def _set_rows(model: nn.Module, causal: Any, added: Sequence[int], rows: tuple[Tensor, Tensor]) -> None:
-    peft_rows = trained_rows(causal, added)
+    peft_rows = trained_rows(causal)
     with torch.no_grad():
         if peft_rows is not None:
             for parameter, values in zip(peft_rows, rows, strict=True):

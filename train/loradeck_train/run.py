@@ -120,7 +120,7 @@ def _train_and_export(
     recipe = prepared.recipe
     with PeakMemory() as memory:
         trained: TrainingModel = build_model(
-            recipe, prepared.base.folder, prepared.task, prepared.max_length, prepared.tokenizer
+            recipe, prepared.base.folder, prepared.task, prepared.counts.longest, prepared.tokenizer
         )
         result = train(
             recipe,
