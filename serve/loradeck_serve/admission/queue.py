@@ -188,9 +188,13 @@ class AdmissionQueue:
                     continue
                 if holds and outsiders and not free_slot and now - self._since[key] >= self._quantum:
                     continue
-            if best is None or self.fairness.of(place.name) < self.fairness.of(best.name):
+            if best is None or self._rank(place) < self._rank(best):
                 best = place
         return best
+
+    def _rank(self, place: Place) -> tuple[float, int]:
+        """Least virtual time first; of equals, who has fewer requests running."""
+        return self.fairness.of(place.name), self._running_by_name[place.name]
 
     def _full(self, what: str, ahead: int) -> ExhaustedError:
         wait = min(max(self._interval * max(ahead, 1) / 2, 0.1), 30.0)

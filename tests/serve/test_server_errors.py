@@ -1,0 +1,165 @@
+"""Every error a caller can cause: its code, its reason, its field."""
+
+import grpc
+import pytest
+from google.protobuf.message import Message
+
+import loradeck.inference.v1 as inference
+from tests.serve.conftest import Start
+from tests.serve.deck import Deck
+from tests.serve.errors import failure
+
+CLASSIFY = inference.ClassifyRequest
+SHORT = inference.AnswerShortRequest
+LONG = inference.AnswerLongRequest
+GENERATE = inference.GenerateRequest
+SAMPLING = inference.Sampling
+
+CASES = {
+    "unknown adapter": ("Classify", CLASSIFY(adapter="nope", text="x"), "NOT_FOUND", "NAME_NOT_FOUND", ""),
+    "unknown revision": ("Classify", CLASSIFY(adapter="clf@99", text="x"), "NOT_FOUND", "REVISION_NOT_FOUND", ""),
+    "unknown alias": ("Classify", CLASSIFY(adapter="clf@canary", text="x"), "NOT_FOUND", "ALIAS_NOT_FOUND", ""),
+    "bad name": ("Classify", CLASSIFY(adapter="../clf", text="x"), "INVALID_ARGUMENT", "BAD_NAME", "adapter"),
+    "bad selector": ("Classify", CLASSIFY(adapter="clf@0", text="x"), "INVALID_ARGUMENT", "BAD_REFERENCE", "adapter"),
+    "empty text": ("Classify", CLASSIFY(adapter="clf", text=" \n"), "INVALID_ARGUMENT", "EMPTY_FIELD", "text"),
+    "long text": ("Classify", CLASSIFY(adapter="clf", text="x" * 9001), "INVALID_ARGUMENT", "TEXT_TOO_LONG", "text"),
+    "long prompt": ("Classify", CLASSIFY(adapter="clf", text="x " * 900), "INVALID_ARGUMENT", "PROMPT_TOO_LONG", "text"),
+    "unknown label": (
+        "Classify", CLASSIFY(adapter="clf", text="x", labels=["Economy", "Sport"]),
+        "INVALID_ARGUMENT", "UNKNOWN_LABEL", "labels",
+    ),
+    "same label twice": (
+        "Classify", CLASSIFY(adapter="clf", text="x", labels=["Economy", "Economy"]),
+        "INVALID_ARGUMENT", "BAD_LABELS", "labels",
+    ),
+    "base without labels": ("Classify", CLASSIFY(text="x"), "INVALID_ARGUMENT", "LABELS_REQUIRED", "labels"),
+    "empty batch": ("BatchClassify", inference.BatchClassifyRequest(adapter="clf"), "INVALID_ARGUMENT", "OUT_OF_RANGE", "texts"),
+    "batch with an empty text": (
+        "BatchClassify", inference.BatchClassifyRequest(adapter="clf", texts=["a", ""]),
+        "INVALID_ARGUMENT", "EMPTY_FIELD", "texts[1]",
+    ),
+    "classify with a QA adapter": ("Classify", CLASSIFY(adapter="short", text="x"), "FAILED_PRECONDITION", "WRONG_TASK", ""),
+    "question for a classifier": (
+        "AnswerLong", LONG(adapter="clf", question="q", context="c"), "FAILED_PRECONDITION", "WRONG_TASK", "",
+    ),
+    "no question": ("AnswerShort", SHORT(adapter="short", context="c"), "INVALID_ARGUMENT", "EMPTY_FIELD", "question"),
+    "no context": ("AnswerLong", LONG(adapter="long", question="q"), "INVALID_ARGUMENT", "EMPTY_FIELD", "context"),
+    "temperature": (
+        "AnswerShort", SHORT(adapter="short", question="q", context="c", sampling=SAMPLING(temperature=3)),
+        "INVALID_ARGUMENT", "OUT_OF_RANGE", "sampling.temperature",
+    ),
+    "not a number": (
+        "AnswerShort", SHORT(adapter="short", question="q", context="c", sampling=SAMPLING(top_p=float("nan"))),
+        "INVALID_ARGUMENT", "OUT_OF_RANGE", "sampling.top_p",
+    ),
+    "max_tokens": (
+        "AnswerLong", LONG(adapter="long", question="q", context="c", sampling=SAMPLING(max_tokens=0)),
+        "INVALID_ARGUMENT", "OUT_OF_RANGE", "sampling.max_tokens",
+    ),
+    "stop": (
+        "Generate", GENERATE(prompt="x", sampling=SAMPLING(stop=["a"] * 9)), "INVALID_ARGUMENT", "OUT_OF_RANGE", "sampling.stop",
+    ),
+    "nothing to generate from": ("Generate", GENERATE(adapter="free"), "INVALID_ARGUMENT", "EMPTY_FIELD", "input"),
+    "missing template field": (
+        "Generate", GENERATE(adapter="free", fields=inference.TemplateFields(values={"what": "x"})),
+        "INVALID_ARGUMENT", "BAD_FIELDS", "fields.topic",
+    ),
+    "template field of nobody": (
+        "Generate", GENERATE(adapter="free", fields=inference.TemplateFields(values={"what": "x", "topic": "y", "z": "z"})),
+        "INVALID_ARGUMENT", "BAD_FIELDS", "fields.z",
+    ),
+    "fields for the base": (
+        "Generate", GENERATE(fields=inference.TemplateFields(values={"prompt": "x"})), "INVALID_ARGUMENT", "NO_TEMPLATE", "fields",
+    ),
+    "message for an adapter": ("Generate", GENERATE(adapter="free", message="x"), "INVALID_ARGUMENT", "NOT_A_BASE", "message"),
+}  # fmt: skip
+
+
+async def test_each_bad_request_gets_its_code_reason_and_field(start: Start) -> None:
+    running = await start(limits={"text_characters": 9000})
+    for name, (method, request, code, reason, field) in CASES.items():
+        failed = await failure(getattr(running.inference, method)(request))
+        assert (failed.code, failed.reason, failed.field) == (code, reason, field), name
+        assert failed.metadata["request_id"], name
+    # None of it disturbed the server.
+    reply = await running.inference.Classify(CLASSIFY(adapter="clf", text="x"))
+    assert reply.provenance.revision == 1
+
+
+async def test_too_long_prompt_says_both_counts(start: Start) -> None:
+    running = await start()
+    failed = await failure(running.inference.AnswerShort(SHORT(adapter="short", question="q", context="word " * 600)))
+    assert failed.field == "context"
+    assert failed.metadata["context_tokens"] == "512"
+    assert int(failed.metadata["prompt_tokens"]) > 600
+    assert failed.metadata["prompt_tokens"] in failed.message
+
+
+async def test_adapter_of_another_base_is_refused_with_both_digests(start: Start, deck: Deck, tmp_path: object) -> None:
+    from tests.serve.deck import make_deck
+
+    other = make_deck(deck.folder / "other", base_seed=9)
+    foreign = Deck(deck.folder / "foreign", other.base, deck.registry)
+    foreign.publish("foreign", "short_qa", 1)
+    running = await start()
+    failed = await failure(running.inference.AnswerShort(SHORT(adapter="foreign", question="q", context="c")))
+    assert (failed.code, failed.reason) == ("FAILED_PRECONDITION", "BASE_MISMATCH")
+    assert failed.metadata["adapter_base"] == other.base.identity.compatibility
+    assert failed.metadata["served_base"] == deck.base.identity.compatibility
+
+
+async def test_rank_over_the_limit_is_refused(start: Start) -> None:
+    running = await start(max_rank=1)
+    failed = await failure(running.inference.AnswerShort(SHORT(adapter="short", question="q", context="c")))
+    assert (failed.code, failed.reason) == ("FAILED_PRECONDITION", "RANK_TOO_LARGE")
+    assert not running.engine.loads
+
+
+async def test_damaged_blob_is_refused_and_neighbours_live(start: Start, deck: Deck) -> None:
+    revision = deck.registry.resolve("short")
+    blob = next(f for f in revision.manifest.files if f.path == "adapter_model.safetensors").sha256
+    path = deck.folder / "registry" / "blobs" / "sha256" / blob[:2] / blob
+    path.chmod(0o644)
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    running = await start()
+    failed = await failure(running.inference.AnswerShort(SHORT(adapter="short", question="q", context="c")))
+    assert (failed.code, failed.reason) == ("FAILED_PRECONDITION", "DAMAGED")
+    assert not running.engine.loads
+    assert (await running.inference.Classify(CLASSIFY(adapter="clf", text="x"))).label
+
+
+async def test_unknown_exception_is_internal_and_shows_its_request_id_only(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = await start()
+
+    async def broken(*_: object, **__: object) -> Message:
+        raise RuntimeError("secret inner text")
+
+    monkeypatch.setattr(running.engine, "score", broken)
+    call = running.inference.Classify(CLASSIFY(adapter="clf", text="x"), metadata=(("x-request-id", "my-id"),))
+    failed = await failure(call)
+    assert (failed.code, failed.reason) == ("INTERNAL", "INTERNAL")
+    assert failed.metadata == {"request_id": "my-id"}
+    assert "secret" not in failed.message
+
+
+async def test_server_without_registry_serves_its_base_alone(start: Start) -> None:
+    running = await start(registry=None)
+    failed = await failure(running.inference.Classify(CLASSIFY(adapter="clf", text="x")))
+    assert (failed.code, failed.reason) == ("NOT_FOUND", "NO_REGISTRY")
+    reply = await running.inference.Classify(CLASSIFY(text="x", labels=["a", "b"]))
+    assert reply.provenance.adapter == "base"
+    assert reply.provenance.digest == ""
+
+
+async def test_a_method_that_does_not_exist_is_unimplemented(start: Start) -> None:
+    running = await start()
+    channel = grpc.aio.insecure_channel(str(running.server.addresses.inference))
+    call = channel.unary_unary("/loradeck.inference.v1.InferenceService/Nothing")
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await call(b"")
+    assert raised.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    await channel.close()

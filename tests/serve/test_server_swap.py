@@ -1,0 +1,189 @@
+"""Hot swap: aliases move while requests run, and nobody is answered by the wrong revision."""
+
+import asyncio
+import time
+from typing import Any
+
+import loradeck.adapters.v1 as adapters
+import loradeck.inference.v1 as inference
+from tests.serve.conftest import Running, Start
+from tests.serve.deck import Deck
+from tests.serve.errors import failure
+
+CLASSIFY = inference.ClassifyRequest(adapter="clf", text="The bank opened a branch.")
+LONG = inference.AnswerLongRequest(adapter="long@prod", question="q", context="c")
+
+
+async def revision_of(running: Running, reference: str = "clf") -> int:
+    """The revision that answers."""
+    reply = await running.inference.Classify(inference.ClassifyRequest(adapter=reference, text="x"))
+    assert isinstance(reply.provenance.revision, int)
+    return reply.provenance.revision
+
+
+async def until(running: Running, revision: int, seconds: float = 2.0) -> None:
+    """Wait until the alias means `revision` on the server; fails after the promised 2 s."""
+    begin = time.monotonic()
+    while await revision_of(running) != revision:
+        assert time.monotonic() - begin < seconds, f"still not revision {revision}"
+        await asyncio.sleep(0.01)
+
+
+async def test_move_by_another_writer_is_followed(start: Start, deck: Deck) -> None:
+    running = await start()
+    assert await revision_of(running) == 1
+    deck.registry.move_alias("clf", "prod", "2")
+    await until(running, 2)
+    deck.registry.rollback("clf", "prod")
+    await until(running, 1)
+
+
+async def test_new_revision_reaches_latest_and_bare_name_without_prod(start: Start, deck: Deck) -> None:
+    running = await start()
+    request = inference.AnswerShortRequest(adapter="short", question="q", context="c")
+    assert (await running.inference.AnswerShort(request)).provenance.revision == 1
+    deck.publish("short", "short_qa", 40)
+    for _ in range(200):
+        if (await running.inference.AnswerShort(request)).provenance.revision == 2:
+            break
+        await asyncio.sleep(0.01)
+    else:
+        raise AssertionError("the new revision was not noticed")
+
+
+async def test_running_request_finishes_on_the_old_revision(start: Start, deck: Deck) -> None:
+    running = await start(engine={"step_seconds": 0.05})
+    old = deck.registry.resolve("long@1").digest
+    call = aiter(running.inference.AnswerLong(LONG))
+    assert (await anext(call)).chunk.text
+    deck.registry.move_alias("long", "prod", "2")
+    new = deck.registry.resolve("long@2").digest
+    for _ in range(100):
+        if new in running.engine.loaded:
+            break
+        await asyncio.sleep(0.01)
+    final = [m async for m in call][-1].final
+    assert (final.provenance.digest, final.provenance.revision) == (old, 1)
+    await asyncio.sleep(0.2)
+    assert old not in running.engine.loaded, "the old revision was not let go"
+    assert new in running.engine.loaded
+
+
+async def test_move_by_rpc_loads_first_and_flips_at_once(start: Start, deck: Deck) -> None:
+    running = await start()
+    assert await revision_of(running) == 1
+    reply = await running.admin.MoveAlias(
+        adapters.MoveAliasRequest(name="clf", alias="prod", target="2", expected_revision=1, reason="better"),
+        metadata=(("x-loradeck-caller", "tester@here"),),
+    )
+    assert (reply.previous_revision, reply.adapter.revision) == (1, 2)
+    assert reply.adapter.state == adapters.ADAPTER_STATE_LOADED
+    assert await revision_of(running) == 2
+    entry = deck.registry.history("clf", "prod")[0]
+    assert (entry.revision, entry.who, entry.why) == (2, "tester@here", "better")
+
+
+async def test_move_by_rpc_makes_a_new_alias(start: Start) -> None:
+    running = await start()
+    reply = await running.admin.MoveAlias(
+        adapters.MoveAliasRequest(name="clf", alias="canary", target="latest", expected_revision=0)
+    )
+    assert (reply.previous_revision, reply.adapter.revision) == (0, 2)
+    assert await revision_of(running, "clf@canary") == 2
+    assert await revision_of(running) == 1
+
+
+async def test_lost_race_is_aborted_and_changes_nothing(start: Start, deck: Deck) -> None:
+    running = await start()
+    call = running.admin.MoveAlias(adapters.MoveAliasRequest(name="clf", alias="prod", target="2", expected_revision=2))
+    failed = await failure(call)
+    assert (failed.code, failed.reason) == ("ABORTED", "ALIAS_MOVED")
+    assert deck.registry.resolve("clf@prod").number == 1
+    assert await revision_of(running) == 1
+
+
+async def test_failed_load_keeps_old_revision_serving(start: Start, deck: Deck) -> None:
+    running = await start()
+    assert await revision_of(running) == 1
+    running.engine.refuse.add(deck.registry.resolve("clf@2").digest)
+    call = running.admin.MoveAlias(adapters.MoveAliasRequest(name="clf", alias="prod", target="2"))
+    failed = await failure(call)
+    assert (failed.code, failed.reason) == ("FAILED_PRECONDITION", "ENGINE_REFUSED")
+    assert deck.registry.resolve("clf@prod").number == 1, "the registry was written before the load"
+
+    watch = running.admin.WatchAdapters(adapters.WatchAdaptersRequest(names=["clf"]))
+    seen: list[Any] = []
+    reading = asyncio.create_task(_collect(watch, seen))
+    deck.registry.move_alias("clf", "prod", "2")
+    for _ in range(200):
+        if any(m.adapter.revision == 2 and m.adapter.error_reason == "ENGINE_REFUSED" for m in seen):
+            break
+        await asyncio.sleep(0.01)
+    else:
+        raise AssertionError("the failed load was not reported")
+    await asyncio.sleep(0.2)
+    assert await revision_of(running) == 1
+    assert running.server.metrics.flip_failures.labels("clf", "ENGINE_REFUSED")._value.get() == 1
+    watch.cancel()
+    await asyncio.gather(reading, return_exceptions=True)
+
+
+async def test_watch_shows_present_state_then_loads_and_flips(start: Start, deck: Deck) -> None:
+    running = await start()
+    assert await revision_of(running) == 1
+    watch = running.admin.WatchAdapters(adapters.WatchAdaptersRequest())
+    messages = aiter(watch)
+    first = await anext(messages)
+    assert (first.adapter.name, first.adapter.revision, first.adapter.aliases) == ("clf", 1, ["prod"])
+    seen: list[Any] = []
+    reading = asyncio.create_task(_collect(messages, seen))
+    deck.registry.move_alias("clf", "prod", "2")
+    await until(running, 2)
+    await asyncio.sleep(0.1)
+    flips = [m.alias_flip for m in seen if m.WhichOneof("event") == "alias_flip"]
+    assert [(f.alias, f.previous_revision, f.revision) for f in flips] == [("prod", 1, 2)]
+    states = [(m.adapter.revision, m.adapter.state) for m in seen if m.WhichOneof("event") == "adapter"]
+    assert states.index((2, adapters.ADAPTER_STATE_LOADED)) < states.index((1, adapters.ADAPTER_STATE_CACHED))
+    watch.cancel()
+    await asyncio.gather(reading, return_exceptions=True)
+
+
+async def test_flips_under_load_fail_nobody_and_name_who_answered(start: Start, deck: Deck) -> None:
+    running = await start(engine={"step_seconds": 0.002})
+    digests = {deck.registry.resolve(f"clf@{n}").digest: n for n in (1, 2)}
+    best = {d: int(d[7:11], 16) % 3 for d in digests}
+    labels = ("Economy", "Health", "Education")
+    answered: list[int] = []
+    stop = asyncio.Event()
+
+    async def ask() -> None:
+        while not stop.is_set():
+            reply = await running.inference.Classify(CLASSIFY)
+            # The fake engine answers by the digest it was really asked with.
+            assert reply.label == labels[best[reply.provenance.digest]]
+            assert digests[reply.provenance.digest] == reply.provenance.revision
+            answered.append(reply.provenance.revision)
+
+    asking = [asyncio.create_task(ask()) for _ in range(8)]
+    for flip in range(10):
+        revision = 2 if flip % 2 == 0 else 1
+        deck.registry.move_alias("clf", "prod", str(revision))
+        await until(running, revision)
+    stop.set()
+    await asyncio.gather(*asking)
+    assert len(answered) > 100
+    assert set(answered) == {1, 2}
+
+
+async def test_pinned_alias_stays_pinned_across_its_moves(start: Start, deck: Deck) -> None:
+    running = await start(pins=["clf@prod"])
+    deck.registry.move_alias("clf", "prod", "2")
+    await until(running, 2)
+    reply = await running.admin.GetAdapter(adapters.GetAdapterRequest(adapter="clf@2"))
+    assert reply.adapter.pinned
+    assert not (await running.admin.GetAdapter(adapters.GetAdapterRequest(adapter="clf@1"))).adapter.pinned
+
+
+async def _collect(watch: Any, seen: list[Any]) -> None:
+    async for message in watch:
+        seen.append(message)
