@@ -42,8 +42,12 @@ _MUST_BE_UNSET = (
     "exclude_modules",
     "alora_invocation_tokens",
     "arrow_config",
+    "use_bdlora",
+    "kasa_config",
+    "monteclora_config",
 )
-_CHANGES_BASE = ("pissa", "olora", "corda", "loftq")
+CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
+"""`init_lora_weights` that begin so change the base's weights at the start of training."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +157,7 @@ def _check_config(path: Path, base: BaseShapes) -> tuple[int, tuple[str, ...]]:
     if config.get("bias", "none") != "none":
         raise _refuse("CONFIG_UNSUPPORTED", f"`bias` is {config['bias']!r} in {CONFIG}, it must be 'none'")
     start = config.get("init_lora_weights")
-    if isinstance(start, str) and start.lower().startswith(_CHANGES_BASE):
+    if isinstance(start, str) and start.lower().startswith(CHANGES_BASE):
         raise _refuse(
             "CONFIG_UNSUPPORTED", f"`init_lora_weights` {start!r} changes the base: convert to plain LoRA first"
         )

@@ -89,6 +89,34 @@ class Weights:
         return bool(np.isfinite(array).all())
 
 
+def write_weights(path: Path, arrays: Mapping[str, NDArray[Any]], *, bfloat16: bool = False) -> None:
+    """Write a safetensors file. With `bfloat16`, uint16 arrays are bfloat16 bit patterns."""
+    kinds = {np.dtype(code): name for name, code in _NUMPY.items() if name != "BF16"}
+    if bfloat16:
+        kinds[np.dtype("<u2")] = "BF16"
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    position = 0
+    # Widest items first, as the format's own writer does, so that every tensor is aligned.
+    ordered = sorted(arrays.items(), key=lambda item: (-item[1].dtype.itemsize, item[0]))
+    for name, array in ordered:
+        end = position + array.nbytes
+        header[name] = {"dtype": kinds[array.dtype], "shape": list(array.shape), "data_offsets": [position, end]}
+        position = end
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for _, array in ordered:
+            file.write(np.ascontiguousarray(array).tobytes())
+
+
+def to_bfloat16(array: NDArray[np.float32]) -> NDArray[np.uint16]:
+    """Bit patterns of finite values in bfloat16, rounded to the nearest, ties to even."""
+    bits = np.ascontiguousarray(array, np.float32).view(np.uint32)
+    rounded: NDArray[np.uint16] = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+    return rounded
+
+
 def weight_files(folder: Path) -> list[Path]:
     """The safetensors files of a model folder, sorted by name. Raises InvalidError if there is none."""
     files = sorted(folder.glob("*.safetensors"))
