@@ -1,6 +1,7 @@
 """Child processes of a measurement: this package's own commands, logged, supervised, and never left behind."""
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -98,7 +99,7 @@ class Child:
         with contextlib.suppress(OSError), self.log.open("rb") as log:
             log.seek(max(0, self.log.stat().st_size - 16_384))
             text = log.read().decode("utf-8", errors="replace").replace("\r", "\n")
-            return [line.rstrip() for line in text.splitlines() if line.strip()][-count:]
+            return [_readable(line.strip()) for line in text.splitlines() if line.strip()][-count:]
         return []
 
     def __enter__(self) -> Self:
@@ -108,3 +109,13 @@ class Child:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+
+def _readable(line: str) -> str:
+    """A line of a log for people: the message of a JSON record, any other line as it is."""
+    if line.startswith("{"):
+        with contextlib.suppress(ValueError):
+            record = json.loads(line)
+            if isinstance(record, dict) and isinstance(record.get("message"), str):
+                return str(record["message"])
+    return line

@@ -44,7 +44,8 @@ class Progress:
         self._step_started = self._told = time.monotonic()
         head = f"[bold]\\[{number}/{len(self._names)}][/bold] {escape(name)}"
         tail = f", next: {following}" if following else ""
-        self.console.print(f"{head} [dim]({duration(self.seconds)} so far{escape(tail)})[/dim]")
+        line = f"{head} [dim]({duration(self.seconds)} so far{escape(tail)})[/dim]"
+        self.console.print(line, highlight=False, soft_wrap=True)
         try:
             if self.console.is_terminal:
                 with self.console.status("") as self._status:
@@ -69,4 +70,4 @@ class Progress:
 
     def say(self, text: str) -> None:
         """A result line inside a step."""
-        self.console.print(f"      {text}", markup=False, highlight=False)
+        self.console.print(f"      {text}", markup=False, highlight=False, soft_wrap=not self.console.is_terminal)

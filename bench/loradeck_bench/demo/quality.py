@@ -37,18 +37,19 @@ def subject(adapter: str, task: str, plan: DemoPlan) -> Subject:
     return Subject(adapter, task, chosen_rows(task, plan), labels)
 
 
-def ask_examples(address: str, subjects: Sequence[Subject], rows: int = 1) -> list[dict[str, Any]]:
-    """Ask each subject its first rows, one at a time; the answers in the form of report files."""
+def ask_examples(address: str, subjects: Sequence[Subject], plan: DemoPlan) -> list[dict[str, Any]]:
+    """Ask each adapter the first row of its task, and the base the same; the answers in the form of report files."""
 
     async def ask() -> list[dict[str, Any]]:
         shown: list[dict[str, Any]] = []
         async with connect(address) as client:
-            asker = Asker(client, {who.adapter: who for who in subjects}, TIMEOUT)
             for who in subjects:
-                for row in range(rows):
-                    record = RequestRecord(row, who.adapter, who.task, row, 0.0)
-                    await asker(record, lambda: 0.0)
-                    shown.append(example(who.rows[row], record))
+                answers = []
+                for one in (who, subject("", who.task, plan)):
+                    record = RequestRecord(0, one.adapter, one.task, 0, 0.0)
+                    await Asker(client, {one.adapter: one}, TIMEOUT)(record, lambda: 0.0)
+                    answers.append(record)
+                shown.append({**example(who.rows[0], answers[0]), "base_answer": answers[1].text})
         return shown
 
     return asyncio.run(ask())

@@ -112,7 +112,7 @@ class Demo:
             )
 
     def _ask(self, server: Server, subjects: Iterable[Subject]) -> None:
-        answers = ask_examples(server.address, list(subjects))
+        answers = ask_examples(server.address, list(subjects), self.plan)
         self.report.setdefault("answers", []).extend(answers)
         for answer in answers:
             probability = "" if answer["probability"] is None else f" ({answer['probability']:.0%})"
@@ -120,6 +120,7 @@ class Demo:
             self.progress.say(f"  question:  {answer['question']}")
             self.progress.say(f"  answer:    {answer['answer']}{probability}")
             self.progress.say(f"  reference: {answer['reference']}")
+            self.progress.say(f"  base:      {answer['base_answer']}")
 
     def _evaluate_all(self, server: Server) -> None:
         self.report.setdefault("tasks", {})["classification"] = {"tfidf": baseline(self.plan)}

@@ -5,13 +5,14 @@ from typing import Any
 
 import numpy as np
 
-from loradeck_bench.report.canvas import PALETTE, embedded, subplots
+from loradeck_bench.report.canvas import PALETTE, embedded, styled, subplots
 from loradeck_bench.report.units import size
 
 KINDS = {"base": "#8d99a6", "adapter": "#2f6db5", "full": "#d9822b"}
 _MARKS = ("p50", "p90", "p99")
 
 
+@styled
 def latency_bars(per_adapter: Mapping[str, Mapping[str, Any]]) -> str | None:
     """Percentiles per adapter: latency, and for streamed answers time to first token and time per token."""
     panes_of = [
@@ -37,22 +38,23 @@ def latency_bars(per_adapter: Mapping[str, Mapping[str, Any]]) -> str | None:
     return embedded(figure)
 
 
+@styled
 def storage_bars(rows: Sequence[Mapping[str, Any]]) -> str | None:
-    """Bytes of every revision on a logarithmic axis; None without rows."""
+    """Bytes of every revision; None without rows."""
     if not rows:
         return None
     figure, (pane,) = subplots(1, width=6.5, height=0.34 * len(rows) + 1.0)
     names = [row["artifact"] for row in rows]
-    bars = pane.barh(names, [max(row["bytes"], 1) for row in rows], color=[KINDS[row["kind"]] for row in rows])
+    bars = pane.barh(names, [row["bytes"] / 1e6 for row in rows], color=[KINDS[row["kind"]] for row in rows])
     pane.bar_label(bars, [size(row["bytes"]) for row in rows], padding=3, fontsize=8)
-    pane.set_xscale("log")
-    pane.set_xlim(right=max(row["bytes"] for row in rows) * 4)
-    pane.set_xlabel("bytes")
+    pane.set_xlim(right=max(row["bytes"] for row in rows) / 1e6 * 1.2)
+    pane.set_xlabel("MB")
     pane.invert_yaxis()
     pane.grid(False)
     return embedded(figure)
 
 
+@styled
 def swap_timeline(swap: Mapping[str, Any]) -> str | None:
     """Every answer of the load by the time it was sent and its latency, coloured by the revision that answered."""
     points = swap.get("timeline") or []

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from loradeck_bench.report.canvas import COLOURS, NAMES, PALETTE, embedded, subplots
+from loradeck_bench.report.canvas import COLOURS, NAMES, PALETTE, embedded, styled, subplots
 
 MODELS = ("tfidf", "base", "lora", "full")
 """Models in the order of every table and figure."""
@@ -17,6 +17,7 @@ BARS = {
 """Metrics drawn for each task; all lie between 0 and 1."""
 
 
+@styled
 def loss_curves(training: Mapping[str, Mapping[str, Any]]) -> str | None:
     """Training loss over steps, one pane per run; None if no run kept its losses."""
     curves = {name: points for name, run in training.items() if (points := _points(run.get("loss_history")))}
@@ -30,13 +31,14 @@ def loss_curves(training: Mapping[str, Mapping[str, Any]]) -> str | None:
     return embedded(figure)
 
 
+@styled
 def metric_bars(task: str, models: Mapping[str, Mapping[str, Any]]) -> str | None:
     """Bars of a task's metrics by model, whiskers for 95 % intervals; None without any model."""
     present = [model for model in MODELS if model in models and "error" not in models[model]]
     if not present:
         return None
     metrics = BARS[task]
-    figure, (pane,) = subplots(1, width=1.7 * len(metrics) + 2.2)
+    figure, (pane,) = subplots(1, width=1.2 * len(metrics) + 3.6)
     width = 0.8 / len(present)
     for position, model in enumerate(present):
         values = [float(models[model][metric]) for metric in metrics]
@@ -51,10 +53,11 @@ def metric_bars(task: str, models: Mapping[str, Mapping[str, Any]]) -> str | Non
         pane.bar_label(bars, [f"{value:.2f}" for value in values], padding=2, fontsize=8)
     pane.set_xticks(range(len(metrics)), [metric.replace("_", " ") for metric in metrics])
     pane.set_ylim(0, 1.15)
-    pane.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=len(present))
+    figure.legend(loc="outside lower center", ncols=len(present))
     return embedded(figure)
 
 
+@styled
 def confusion_picture(confusion: Mapping[str, Any]) -> str:
     """The confusion matrix: rows gold, columns answers, each cell a share of its row with the count written in."""
     counts = np.asarray(confusion["counts"], dtype=float)
@@ -62,7 +65,7 @@ def confusion_picture(confusion: Mapping[str, Any]) -> str:
     if counts[:, -1].sum() == 0:
         counts, labels = counts[:, :-1], labels[:-1]
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    side = 0.45 * len(labels) + 2.2
+    side = 0.36 * len(labels) + 2.0
     figure, (pane,) = subplots(1, width=side + 0.6, height=side)
     pane.grid(False)
     pane.imshow(share, cmap="Blues", vmin=0, vmax=1)
