@@ -161,7 +161,7 @@ class Server:
         self._stop.set()
 
     async def run(self, ready: Callable[[], None], signals: bool = True) -> None:
-        """Serve until `stop` or a signal. Calls `ready` once requests are taken. Raises LoradeckError if it cannot go on."""
+        """Serve until `stop` or a signal. Calls `ready` once requests are taken. Raises LoradeckError."""
         loop = asyncio.get_running_loop()
         if signals:
             for number in (signal.SIGTERM, signal.SIGINT):

@@ -1,4 +1,4 @@
-"""The catalog: what each reference means on this server now. Immutable revisions are remembered, aliases are followed."""
+"""The catalog: what each reference means on this server now. Revisions are remembered, aliases are followed."""
 
 import asyncio
 import time
@@ -41,8 +41,8 @@ class Catalog:
     async def resolve(self, text: str) -> Revision:
         """The revision that a reference means on this server now.
 
-        Memory answers for what is known. Raises InvalidError for a malformed reference, NotFoundError for an unknown one,
-        UnavailableError if the registry must be asked and cannot be reached.
+        Memory answers for what is known. Raises InvalidError for a malformed reference, NotFoundError for an unknown
+        one, UnavailableError if the registry must be asked and cannot be reached.
         """
         reference = Reference.parse(text)
         if pointer := self._pointers.get(reference):

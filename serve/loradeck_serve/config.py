@@ -171,7 +171,7 @@ class ServerConfig(_Strict):
 def load_config(
     path: Path | None, overrides: Mapping[str, Any], environment: Mapping[str, str] | None = None
 ) -> ServerConfig:
-    """Merge file, environment and `overrides` (None values are ignored). Raises InvalidError or NotFoundError, one line."""
+    """Merge file, environment and `overrides` (None is ignored). Raises InvalidError or NotFoundError, one line."""
     merged: dict[str, Any] = {}
     if path is not None:
         try:

@@ -28,8 +28,8 @@ class MetricsDoor:
             server, self._thread = start_http_server(address.port, addr=address.host, registry=metrics.registry)
         except OSError as error:
             raise PreconditionError(
-                f"the metrics door cannot listen on {address} ({error.strerror}): choose another with --metrics-port, or 0 "
-                "for any free one",
+                f"the metrics door cannot listen on {address} ({error.strerror}): choose another with --metrics-port, "
+                "or 0 for any free one",
                 reason="PORT_IN_USE",
                 field="metrics",
             ) from None

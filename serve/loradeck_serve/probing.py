@@ -54,15 +54,15 @@ async def run_probe(
     measured = {"probe_error": f"{error:.6f}", "probe_distance": f"{probe.distance:.6f}"}
     if indistinct and not allow_indistinct:
         raise PreconditionError(
-            f"{revision} hardly differs from its base (mean {probe.distance:.4g} nats): train longer, or start the server "
-            "with allow_indistinct",
+            f"{revision} hardly differs from its base (mean {probe.distance:.4g} nats): train longer, or start the "
+            "server with allow_indistinct",
             reason="INDISTINCT",
             metadata=measured,
         )
     if error > max(factor * probe.distance, floor):
         raise PreconditionError(
-            f"{revision} does not do here what it did in training: mean error {error:.4g} nats where it differs from the "
-            f"base by {probe.distance:.4g}; was it trained on this very base and template?",
+            f"{revision} does not do here what it did in training: mean error {error:.4g} nats where it differs from "
+            f"the base by {probe.distance:.4g}; was it trained on this very base and template?",
             reason="PROBE_FAILED",
             metadata=measured,
         )

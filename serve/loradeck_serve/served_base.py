@@ -12,7 +12,7 @@ from loradeck_tasks.task import Task, TaskKind
 
 @dataclass(frozen=True)
 class ServedBase:
-    """`name` is its name in replies; `revision` is 0 and `digest` empty when it comes from a plain folder or the hub."""
+    """`name` is its name in replies; `revision` is 0 and `digest` empty when it comes from a folder or the hub."""
 
     name: str
     folder: Path
@@ -28,7 +28,7 @@ class ServedBase:
     def is_meant_by(self, reference: Reference) -> bool:
         """Whether a request's reference names this base or full checkpoint.
 
-        Raises PreconditionError (OTHER_REVISION) if it names another revision of it: that one needs a server of its own.
+        Raises PreconditionError (OTHER_REVISION) if it names another revision of it, which needs a server of its own.
         """
         if reference.name != self.name:
             return False
@@ -48,14 +48,15 @@ class ServedBase:
         manifest = revision.manifest
         if manifest.kind != "adapter":
             raise PreconditionError(
-                f"{revision} is a {manifest.kind} model, not an adapter: serve it with `loradeck serve --base {revision}`",
+                f"{revision} is a {manifest.kind} model, not an adapter: serve it with "
+                f"`loradeck serve --base {revision}`",
                 reason="NOT_AN_ADAPTER",
                 field="adapter",
             )
         if manifest.base.compatibility != self.identity.compatibility:
             raise PreconditionError(
-                f"{revision} was trained on {manifest.base.reference} ({manifest.base.compatibility[:19]}), this server "
-                f"serves {self.identity.reference} ({self.identity.compatibility[:19]}): start one on that base",
+                f"{revision} was trained on {manifest.base.reference} ({manifest.base.compatibility[:19]}), this "
+                f"server serves {self.identity.reference} ({self.identity.compatibility[:19]}): start one on that base",
                 reason="BASE_MISMATCH",
                 field="adapter",
                 metadata={"adapter_base": manifest.base.compatibility, "served_base": self.identity.compatibility},

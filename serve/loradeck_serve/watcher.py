@@ -41,7 +41,7 @@ class Swapper:
         return self._locks.setdefault(name, asyncio.Lock())
 
     async def refresh(self, name: str) -> LoradeckError | None:
-        """Bring the followed references of `name` up to date. Returns the error of a move that could not be followed."""
+        """Bring the followed references of `name` up to date. Returns the error of a move that was not followed."""
         async with self.lock(name):
             failure: LoradeckError | None = None
             begin = time.monotonic()

@@ -26,6 +26,13 @@ def gone(processes: list[psutil.Process], seconds: float = 15) -> list[psutil.Pr
     return [p for p in alive if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
 
 
+def ask_until_failure(client: Client) -> None:
+    """Ask for at most some seconds; raises what the first failing call raises."""
+    for _ in range(200):
+        client.classify(CONTEXT, adapter="clf")
+        time.sleep(0.05)
+
+
 def test_killed_engine_is_restarted_and_sigterm_lets_requests_end(served_deck: Deck, tmp_path: Path) -> None:
     with served(served_deck, tmp_path / "server", "--set", "drain_seconds=60") as server:
         client = Client(server.inference, timeout=60, retry=ONCE)
@@ -33,9 +40,7 @@ def test_killed_engine_is_restarted_and_sigterm_lets_requests_end(served_deck: D
         engine = next(p for p in server.family() if "EngineCore" in " ".join(p.cmdline()) or "EngineCore" in p.name())
         engine.send_signal(signal.SIGKILL)
         with pytest.raises(UnavailableError):
-            for _ in range(200):
-                client.classify(CONTEXT, adapter="clf")
-                time.sleep(0.05)
+            ask_until_failure(client)
         deadline = time.monotonic() + 240
         while True:
             try:

@@ -63,7 +63,7 @@ Start = Callable[..., Awaitable[Running]]
 
 @pytest_asyncio.fixture
 async def start(deck: Deck) -> AsyncIterator[Start]:
-    """Start servers: `await start(engine={...}, **settings)`. They are stopped afterwards, and their violations shown."""
+    """Start servers: `await start(engine={...}, **settings)`. They are stopped afterwards."""
     async with AsyncExitStack() as stack:
 
         async def begin(engine: dict[str, Any] | None = None, **settings: Any) -> Running:

@@ -1,7 +1,7 @@
-"""An engine without a model, for tests of everything in front of it: it says who was asked, and can be told to misbehave.
+"""An engine without a model, for tests of everything in front of it: it notes who was asked, and misbehaves on demand.
 
-It holds the server to the engine's contract: it records a violation when an unloaded adapter is asked, when one is taken
-out while requests run on it, and when more distinct adapters run than there are slots.
+It holds the server to the engine's contract: it records a violation when an unloaded adapter is asked, when one is
+taken out while requests run on it, and when more distinct adapters run than there are slots.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from loradeck_serve.engine.base import EngineAdapter, EngineInfo, EngineOutput, 
 
 
 class FakeEngine:
-    """Answers with `tokens`, one per step, `step_seconds` apart; scores by the candidate's first token and the adapter."""
+    """Answers with `tokens`, one per step, `step_seconds` apart; scores by the adapter's digest."""
 
     def __init__(
         self, *, slots: int = 2, host_adapters: int = 4, max_model_len: int = 512, step_seconds: float = 0.0

@@ -14,64 +14,72 @@ SHORT = inference.AnswerShortRequest
 LONG = inference.AnswerLongRequest
 GENERATE = inference.GenerateRequest
 SAMPLING = inference.Sampling
+BATCH = inference.BatchClassifyRequest
+BAD, REFUSED = "INVALID_ARGUMENT", "FAILED_PRECONDITION"
+
+
+def fields(**values: str) -> inference.TemplateFields:
+    """Values of a template."""
+    return inference.TemplateFields(values=values)
+
 
 CASES = {
     "unknown adapter": ("Classify", CLASSIFY(adapter="nope", text="x"), "NOT_FOUND", "NAME_NOT_FOUND", ""),
     "unknown revision": ("Classify", CLASSIFY(adapter="clf@99", text="x"), "NOT_FOUND", "REVISION_NOT_FOUND", ""),
     "unknown alias": ("Classify", CLASSIFY(adapter="clf@canary", text="x"), "NOT_FOUND", "ALIAS_NOT_FOUND", ""),
-    "bad name": ("Classify", CLASSIFY(adapter="../clf", text="x"), "INVALID_ARGUMENT", "BAD_NAME", "adapter"),
-    "bad selector": ("Classify", CLASSIFY(adapter="clf@0", text="x"), "INVALID_ARGUMENT", "BAD_REFERENCE", "adapter"),
-    "empty text": ("Classify", CLASSIFY(adapter="clf", text=" \n"), "INVALID_ARGUMENT", "EMPTY_FIELD", "text"),
-    "long text": ("Classify", CLASSIFY(adapter="clf", text="x" * 9001), "INVALID_ARGUMENT", "TEXT_TOO_LONG", "text"),
-    "long prompt": ("Classify", CLASSIFY(adapter="clf", text="x " * 900), "INVALID_ARGUMENT", "PROMPT_TOO_LONG", "text"),
+    "bad name": ("Classify", CLASSIFY(adapter="../clf", text="x"), BAD, "BAD_NAME", "adapter"),
+    "bad selector": ("Classify", CLASSIFY(adapter="clf@0", text="x"), BAD, "BAD_REFERENCE", "adapter"),
+    "empty text": ("Classify", CLASSIFY(adapter="clf", text=" \n"), BAD, "EMPTY_FIELD", "text"),
+    "long text": ("Classify", CLASSIFY(adapter="clf", text="x" * 9001), BAD, "TEXT_TOO_LONG", "text"),
+    "long prompt": ("Classify", CLASSIFY(adapter="clf", text="x " * 900), BAD, "PROMPT_TOO_LONG", "text"),
     "unknown label": (
         "Classify", CLASSIFY(adapter="clf", text="x", labels=["Economy", "Sport"]),
-        "INVALID_ARGUMENT", "UNKNOWN_LABEL", "labels",
+        BAD, "UNKNOWN_LABEL", "labels",
     ),
     "same label twice": (
         "Classify", CLASSIFY(adapter="clf", text="x", labels=["Economy", "Economy"]),
-        "INVALID_ARGUMENT", "BAD_LABELS", "labels",
+        BAD, "BAD_LABELS", "labels",
     ),
-    "base without labels": ("Classify", CLASSIFY(text="x"), "INVALID_ARGUMENT", "LABELS_REQUIRED", "labels"),
-    "empty batch": ("BatchClassify", inference.BatchClassifyRequest(adapter="clf"), "INVALID_ARGUMENT", "OUT_OF_RANGE", "texts"),
+    "base without labels": ("Classify", CLASSIFY(text="x"), BAD, "LABELS_REQUIRED", "labels"),
+    "empty batch": ("BatchClassify", BATCH(adapter="clf"), BAD, "OUT_OF_RANGE", "texts"),
     "batch with an empty text": (
-        "BatchClassify", inference.BatchClassifyRequest(adapter="clf", texts=["a", ""]),
-        "INVALID_ARGUMENT", "EMPTY_FIELD", "texts[1]",
+        "BatchClassify", BATCH(adapter="clf", texts=["a", ""]),
+        BAD, "EMPTY_FIELD", "texts[1]",
     ),
-    "classify with a QA adapter": ("Classify", CLASSIFY(adapter="short", text="x"), "FAILED_PRECONDITION", "WRONG_TASK", ""),
+    "classify with a QA adapter": ("Classify", CLASSIFY(adapter="short", text="x"), REFUSED, "WRONG_TASK", ""),
     "question for a classifier": (
         "AnswerLong", LONG(adapter="clf", question="q", context="c"), "FAILED_PRECONDITION", "WRONG_TASK", "",
     ),
-    "no question": ("AnswerShort", SHORT(adapter="short", context="c"), "INVALID_ARGUMENT", "EMPTY_FIELD", "question"),
-    "no context": ("AnswerLong", LONG(adapter="long", question="q"), "INVALID_ARGUMENT", "EMPTY_FIELD", "context"),
+    "no question": ("AnswerShort", SHORT(adapter="short", context="c"), BAD, "EMPTY_FIELD", "question"),
+    "no context": ("AnswerLong", LONG(adapter="long", question="q"), BAD, "EMPTY_FIELD", "context"),
     "temperature": (
         "AnswerShort", SHORT(adapter="short", question="q", context="c", sampling=SAMPLING(temperature=3)),
-        "INVALID_ARGUMENT", "OUT_OF_RANGE", "sampling.temperature",
+        BAD, "OUT_OF_RANGE", "sampling.temperature",
     ),
     "not a number": (
         "AnswerShort", SHORT(adapter="short", question="q", context="c", sampling=SAMPLING(top_p=float("nan"))),
-        "INVALID_ARGUMENT", "OUT_OF_RANGE", "sampling.top_p",
+        BAD, "OUT_OF_RANGE", "sampling.top_p",
     ),
     "max_tokens": (
         "AnswerLong", LONG(adapter="long", question="q", context="c", sampling=SAMPLING(max_tokens=0)),
-        "INVALID_ARGUMENT", "OUT_OF_RANGE", "sampling.max_tokens",
+        BAD, "OUT_OF_RANGE", "sampling.max_tokens",
     ),
     "stop": (
-        "Generate", GENERATE(prompt="x", sampling=SAMPLING(stop=["a"] * 9)), "INVALID_ARGUMENT", "OUT_OF_RANGE", "sampling.stop",
+        "Generate", GENERATE(prompt="x", sampling=SAMPLING(stop=["a"] * 9)), BAD, "OUT_OF_RANGE", "sampling.stop",
     ),
-    "nothing to generate from": ("Generate", GENERATE(adapter="free"), "INVALID_ARGUMENT", "EMPTY_FIELD", "input"),
+    "nothing to generate from": ("Generate", GENERATE(adapter="free"), BAD, "EMPTY_FIELD", "input"),
     "missing template field": (
-        "Generate", GENERATE(adapter="free", fields=inference.TemplateFields(values={"what": "x"})),
-        "INVALID_ARGUMENT", "BAD_FIELDS", "fields.topic",
+        "Generate", GENERATE(adapter="free", fields=fields(what="x")),
+        BAD, "BAD_FIELDS", "fields.topic",
     ),
     "template field of nobody": (
-        "Generate", GENERATE(adapter="free", fields=inference.TemplateFields(values={"what": "x", "topic": "y", "z": "z"})),
-        "INVALID_ARGUMENT", "BAD_FIELDS", "fields.z",
+        "Generate", GENERATE(adapter="free", fields=fields(what="x", topic="y", z="z")),
+        BAD, "BAD_FIELDS", "fields.z",
     ),
     "fields for the base": (
-        "Generate", GENERATE(fields=inference.TemplateFields(values={"prompt": "x"})), "INVALID_ARGUMENT", "NO_TEMPLATE", "fields",
+        "Generate", GENERATE(fields=fields(prompt="x")), BAD, "NO_TEMPLATE", "fields",
     ),
-    "message for an adapter": ("Generate", GENERATE(adapter="free", message="x"), "INVALID_ARGUMENT", "NOT_A_BASE", "message"),
+    "message for an adapter": ("Generate", GENERATE(adapter="free", message="x"), BAD, "NOT_A_BASE", "message"),
 }  # fmt: skip
 
 

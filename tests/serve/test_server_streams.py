@@ -12,6 +12,7 @@ import loradeck.inference.v1 as inference
 from loradeck_serve.grpc.doors import ADAPTERS, INFERENCE
 from tests.serve.conftest import Running, Start
 from tests.serve.errors import failure
+from tests.serve.fake_engine import FakeEngine
 
 LONG = inference.AnswerLongRequest(adapter="long", question="q", context="c")
 CLASSIFY = inference.ClassifyRequest(adapter="clf", text="x")
@@ -24,6 +25,15 @@ async def health(running: Running, service: str = INFERENCE) -> int:
         reply = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(service=service))
     assert isinstance(reply.status, int)
     return reply.status
+
+
+async def busy(engine: FakeEngine) -> None:
+    """Wait until a request has reached the engine."""
+    for _ in range(500):
+        if engine.running.total():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("no request reached the engine")
 
 
 async def idle(running: Running) -> None:
@@ -102,8 +112,7 @@ async def test_cancelled_unary_call_leaves_the_engine(start: Start) -> None:
     running.engine.gate.clear()
     call = running.inference.Classify(CLASSIFY)
     asyncio.ensure_future(call)  # noqa: RUF006
-    while not running.engine.running.total():
-        await asyncio.sleep(0.01)
+    await busy(running.engine)
     call.cancel()
     await idle(running)
 
@@ -129,8 +138,7 @@ async def test_full_queue_is_exhausted_with_a_retry_time(start: Start) -> None:
     running = await start(limits={"concurrent": 1, "queue": 2})
     running.engine.gate.clear()
     calls = [asyncio.ensure_future(running.inference.Classify(CLASSIFY))]
-    while not running.engine.running.total():
-        await asyncio.sleep(0.01)
+    await busy(running.engine)
     calls += [asyncio.ensure_future(running.inference.Classify(CLASSIFY)) for _ in range(2)]
     await asyncio.sleep(0.2)
     failed = await failure(running.inference.Classify(CLASSIFY))
@@ -187,8 +195,7 @@ async def test_stop_waits_no_longer_than_the_bound(start: Start) -> None:
     running = await start(drain_seconds=0.3)
     running.engine.gate.clear()
     call = asyncio.ensure_future(running.inference.Classify(CLASSIFY))
-    while not running.engine.running.total():
-        await asyncio.sleep(0.01)
+    await busy(running.engine)
     begin = time.monotonic()
     running.server.stop()
     await asyncio.wait_for(running.task, 10)
@@ -215,8 +222,7 @@ async def test_dead_engine_is_restarted_with_what_it_held(start: Start) -> None:
     first = running.engine
     first.gate.clear()
     caught = asyncio.ensure_future(running.inference.Classify(CLASSIFY))
-    while not first.running.total():
-        await asyncio.sleep(0.01)
+    await busy(first)
     first.die()
     failed = await failure(caught)
     assert failed.code == "UNAVAILABLE"

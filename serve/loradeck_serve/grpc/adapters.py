@@ -22,7 +22,7 @@ class AdapterServicer(adapters.AdapterServiceServicer):
         self._handler = handler
 
     async def ListAdapters(self, request: adapters.ListAdaptersRequest, context: Any) -> adapters.ListAdaptersResponse:
-        """See the proto. A page token names the last entry of the page before, so pages stay right while entries come."""
+        """See the proto. A page token names the last entry before, so pages stay right while entries come."""
         if not 0 <= request.page_size <= _LARGEST_PAGE:
             raise InvalidError(f"`page_size` must be 0 to {_LARGEST_PAGE}", reason="OUT_OF_RANGE", field="page_size")
         size = request.page_size or _PAGE

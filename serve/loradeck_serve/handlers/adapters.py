@@ -68,8 +68,8 @@ class AdaptersHandler:
         revision = await self._resolve(call, reference)
         if len(self._catalog.pinned | {revision.digest}) >= self._residency.capacity:
             raise ExhaustedError(
-                f"{len(self._catalog.pinned)} of {self._residency.capacity} places are pinned, one must stay free: unpin "
-                "another adapter, or raise host_adapters",
+                f"{len(self._catalog.pinned)} of {self._residency.capacity} places are pinned, one must stay free: "
+                "unpin another adapter, or raise host_adapters",
                 reason="PINS_FULL",
             )
         entry = await self._residency.ensure(revision)
@@ -89,7 +89,7 @@ class AdaptersHandler:
     async def move_alias(
         self, call: Call, name: str, alias: str, target: str, expected: int | None, reason: str
     ) -> tuple[AdapterView, int]:
-        """Load the target here, then write the registry, then flip. Returns the view and the previous revision (0: none).
+        """Load the target here, then write the registry, then flip. Returns view and previous revision (0: none).
 
         Raises what the load raises, before anything is written, and ConflictError (ALIAS_MOVED).
         """

@@ -63,8 +63,8 @@ class Dispatcher:
         limit = self._engine.info.max_model_len
         if prompt_tokens + output_tokens > limit:
             raise InvalidError(
-                f"the prompt has {prompt_tokens} tokens; with at least {output_tokens} for the answer the limit is {limit}: "
-                f"shorten `{field}`",
+                f"the prompt has {prompt_tokens} tokens; with at least {output_tokens} for the answer the limit is "
+                f"{limit}: shorten `{field}`",
                 reason="PROMPT_TOO_LONG",
                 field=field,
                 metadata={"prompt_tokens": str(prompt_tokens), "context_tokens": str(limit)},

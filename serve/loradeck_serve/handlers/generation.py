@@ -25,7 +25,7 @@ class Generation:
     async def run(
         self, call: Call, target: Target, prompt: Sequence[int], sampling: Sampling, field: str
     ) -> AsyncGenerator[Chunk | Final]:
-        """Chunks, then exactly one Final whose text is their concatenation. `field` is named if the prompt is too long."""
+        """Chunks, then exactly one Final whose text is their concatenation. `field` is blamed for a too long prompt."""
         room = self._dispatcher.check_prompt(len(prompt), 1, field)
         task = target.task
         detokenizer, stop_token_ids = await self._tokenizers.for_generation(task, (*task.stop, *sampling.stop))

@@ -47,8 +47,8 @@ class Targets:
     async def find(self, call: Call, reference: str, kind: TaskKind, labels: tuple[str, ...] = ()) -> Target:
         """What `reference` (empty: the base) means for a request of this kind. Sets `call.adapter`.
 
-        `labels` are those of the request: a default classification has no others. Raises NotFoundError, InvalidError, and
-        PreconditionError (WRONG_TASK, BASE_MISMATCH, NOT_AN_ADAPTER, OTHER_REVISION).
+        `labels` are those of the request: a default classification has no others. Raises NotFoundError, InvalidError,
+        and PreconditionError (WRONG_TASK, BASE_MISMATCH, NOT_AN_ADAPTER, OTHER_REVISION).
         """
         if not reference:
             call.adapter = ""

@@ -46,7 +46,7 @@ class AdapterLoader:
         return self._registry is not None and self._registry.is_local(revision)
 
     async def prepare(self, revision: Revision) -> None:
-        """Fetch, verify and check. Raises PreconditionError with the defect's reason code, NotFoundError, DamagedError."""
+        """Fetch, verify and check. Raises PreconditionError with the defect's reason, NotFoundError, DamagedError."""
         self._base.check_compatible(revision)
         adapter = await asyncio.get_running_loop().run_in_executor(self._executor, self._prepare, revision)
         self._prepared[revision.digest] = adapter

@@ -278,7 +278,7 @@ class ResidencyManager:
                     await self._news.wait()
             except TimeoutError:
                 raise ExhaustedError(
-                    f"no room for {revision.name}@{revision.number}: all {self.capacity} places in host memory are in use",
+                    f"no room for {revision}: all {self.capacity} places in host memory are in use",
                     reason="NO_HOST_ROOM",
                     retry_after=1.0,
                 ) from None

@@ -4,7 +4,7 @@ from collections import OrderedDict
 
 
 class SlotOrder:
-    """The engine puts an adapter in a slot when it is loaded or comes into a batch, in place of the least recently used."""
+    """The engine gives an adapter a slot at its load and in each batch, in place of the least recently used one."""
 
     def __init__(self, slots: int) -> None:
         self._slots = slots
