@@ -1,7 +1,6 @@
 """The engine on vLLM's AsyncLLM: adapters come in by `load` only, and nothing that vLLM refuses can end it."""
 
 import asyncio
-import gc
 from collections.abc import AsyncIterator, Awaitable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Self, TypeVar
@@ -316,6 +315,4 @@ class VllmEngine:
         death = self._watch()
         await asyncio.to_thread(processes.end_engine, self._llm, self._children)
         await death
-        # vLLM shuts down once more when its object goes, which must not be as late as the end of the interpreter.
-        self._llm = None
-        gc.collect()
+        processes.forget_engine(self._llm)

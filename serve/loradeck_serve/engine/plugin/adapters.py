@@ -108,6 +108,6 @@ def activated(manager: Any, number: int, state: Any) -> None:
     lora = manager._registered_adapters[number]
     if isinstance(state.wrapper, GroupedPunicaWrapper):
         # Adapters of vLLM's own warm-up have matrices up to the rank that they were made with.
-        state.wrapper.set_rank(slot, int(lora.rank))
+        state.wrapper.fill_slot(slot, int(lora.rank))
     if state.reserved and state.wrapper is not None:
         state.tables.set_slot(slot, getattr(lora, ROWS, None))

@@ -1,40 +1,80 @@
-"""LoRA on a CPU: small matrix products per slot over the rows of that slot, and nothing at all for other rows.
+"""LoRA on a CPU: one batched product over the slots in use, and nothing at all for rows without an adapter.
 
-Rows without an adapter and rows of other slots are never read or written for a slot: they are selected, not masked by a
+Rows of other slots, and rows of none, are never read for a slot nor written by it: they are selected, not masked by a
 product, so that a slot full of NaN or infinity cannot reach them.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-
-@dataclass(frozen=True)
-class Group:
-    """The rows of a batch that belong to one slot."""
-
-    slot: int
-    rank: int
-    """Rank of the adapter in the slot: the rest of the slot's rows and columns is zero."""
-    rows: Tensor | None
-    """Indices of the rows (int64), or None for all rows of the batch."""
+from loradeck_serve.engine.plugin.plan import Plan
 
 
-def group_rows(slots: Sequence[int], ranks: Sequence[int]) -> tuple[Group, ...]:
-    """Groups of a batch: `slots` has each row's slot or -1, `ranks` each slot's rank.
+class PackedLayer:
+    """The slots of one layer in the form that a batched product wants.
 
-    Slots of rank 0 get no group: their adapters change no matrix.
+    All slices of the output share one product: `a` is [slots, slices x rank, input], and `b` [slots, slices x rank,
+    columns], block-diagonal. A slot is copied when it was filled anew since it was last used.
     """
-    index = torch.as_tensor(slots, dtype=torch.int64)
-    groups = []
-    for slot in sorted(set(slots)):
-        if slot < 0 or ranks[slot] == 0:
-            continue
-        rows = (index == slot).nonzero().squeeze(1)
-        groups.append(Group(slot, ranks[slot], None if len(rows) == len(slots) else rows))
-    return tuple(groups)
+
+    def __init__(self, a_stacked: Sequence[Tensor], b_stacked: Sequence[Tensor], slices: Sequence[int]) -> None:
+        """Take `a_stacked` of [slots, 1, largest rank, input] and `b_stacked` of [slots, 1, width, largest rank], one
+        per slice, and the slices' widths, from column 0 on."""
+        self._sources = list(zip(a_stacked, b_stacked, slices, strict=True))
+        self._rank = 0
+        self._versions: list[int] = []
+        self.a = self.b = torch.empty(0)
+
+    def update(self, slots: Sequence[int], ranks: Sequence[int], versions: Sequence[int]) -> None:
+        """Bring `slots` up to date: `versions` counts how often each slot was filled."""
+        rank = max(ranks[slot] for slot in slots)
+        if rank > self._rank:
+            self._allocate(rank)
+        for slot in slots:
+            if self._versions[slot] != versions[slot]:
+                self._copy(slot, ranks[slot])
+                self._versions[slot] = versions[slot]
+
+    def _allocate(self, rank: int) -> None:
+        a = self._sources[0][0]
+        slots, columns = a.shape[0], sum(width for _, _, width in self._sources)
+        self._rank = rank
+        self._versions = [-1] * slots
+        self.a = a.new_zeros(slots, len(self._sources) * rank, a.shape[-1])
+        self.b = a.new_zeros(slots, len(self._sources) * rank, columns)
+
+    def _copy(self, slot: int, rank: int) -> None:
+        self.a[slot] = 0
+        self.b[slot] = 0
+        start = 0
+        for number, (a, b, width) in enumerate(self._sources):
+            first = number * self._rank
+            self.a[slot, first : first + rank] = a[slot, 0, :rank]
+            self.b[slot, first : first + rank, start : start + width] = b[slot, 0, :width, :rank].t()
+            start += width
+
+    def add(self, y: Tensor, x: Tensor, plan: Plan) -> None:
+        """Add x A^T B^T to `y` [n, columns] in place, for `x` [n, input], with each row's own slot."""
+        if plan.padded is None:
+            for group in plan.groups:
+                a, b = self.a[group.slot], self.b[group.slot]
+                if group.rows is None:
+                    y.addmm_(x @ a.t(), b)
+                else:
+                    y.index_add_(0, group.rows, (x.index_select(0, group.rows) @ a.t()) @ b)
+            return
+        padded, count = plan.padded, len(plan.groups)
+        if padded.first is not None:
+            a, b = self.a.narrow(0, padded.first, count), self.b.narrow(0, padded.first, count)
+        else:
+            a, b = self.a.index_select(0, padded.slots), self.b.index_select(0, padded.slots)
+        own = x.index_select(0, padded.gather).view(count, padded.size, x.shape[1])
+        change = torch.bmm(torch.bmm(own, a.transpose(1, 2)), b).view(count * padded.size, b.shape[2])
+        if padded.positions is not None:
+            change = change.index_select(0, padded.positions)
+        y.index_add_(0, padded.rows, change)
 
 
 def add_lora(
@@ -43,38 +83,31 @@ def add_lora(
     a_stacked: Sequence[Tensor],
     b_stacked: Sequence[Tensor],
     slices: Sequence[int],
-    groups: Sequence[Group],
-    scale: float = 1.0,
+    plan: Plan,
 ) -> None:
-    """Add x A^T B^T x scale to `y` in place, with each row's own slot.
-
-    `y` is [n, columns] and `x` [n, input]; `a_stacked` has one [slots, 1, rank, input] per slice of the output and
-    `b_stacked` one [slots, 1, width, rank]; `slices` are the widths of the output slices, from column 0 on.
-    """
-    for group in groups:
+    """Add x A^T B^T to `y` [n, columns] in place, with each row's own slot, without a packed copy of the slots."""
+    for group in plan.groups:
         own = x if group.rows is None else x.index_select(0, group.rows)
         start = 0
         for a, b, width in zip(a_stacked, b_stacked, slices, strict=True):
             shrunk = own @ a[group.slot, 0, : group.rank].t().to(own.dtype)
-            if scale != 1.0:
-                shrunk *= scale
             _add(y.narrow(1, start, width), shrunk, b[group.slot, 0, :width, : group.rank], group.rows)
             start += width
 
 
-def add_lora_embedding(y: Tensor, x: Tensor, b_stacked: Tensor, groups: Sequence[Group]) -> None:
-    """Add x B^T to `y` in place, with each row's own slot.
+def add_lora_embedding(y: Tensor, x: Tensor, b_stacked: Tensor, plan: Plan) -> None:
+    """Add x B^T to `y` [n, hidden] in place, with each row's own slot.
 
-    `x` is [n, rank], looked up in each row's A already; `b_stacked` is [slots, 1, hidden, rank].
+    `x` is [n, largest rank], looked up in each row's A already; `b_stacked` is [slots, 1, hidden, largest rank].
     """
-    for group in groups:
+    for group in plan.groups:
         own = x if group.rows is None else x.index_select(0, group.rows)
-        _add(y, own[:, : group.rank].to(y.dtype), b_stacked[group.slot, 0, :, : group.rank], group.rows)
+        _add(y, own[:, : group.rank], b_stacked[group.slot, 0, :, : group.rank], group.rows)
 
 
 def _add(y: Tensor, shrunk: Tensor, b: Tensor, rows: Tensor | None) -> None:
-    b = b.to(shrunk.dtype)
+    change = shrunk.to(y.dtype) @ b.t().to(y.dtype)
     if rows is None:
-        y.addmm_(shrunk.to(y.dtype), b.t().to(y.dtype))
+        y.add_(change)
     else:
-        y.index_add_(0, rows, (shrunk @ b.t()).to(y.dtype))
+        y.index_add_(0, rows, change)

@@ -1,40 +1,51 @@
-"""The adapter operations of `operations` behind the interface that vLLM's LoRA layers call (its "punica wrapper")."""
+"""The adapter operations behind the interface that vLLM's LoRA layers call (its "punica wrapper")."""
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 
 from loradeck_serve.engine.plugin import operations
+from loradeck_serve.engine.plugin.plan import Plan, plan_batch
 
 
 class GroupedPunicaWrapper(PunicaWrapperCPU):  # type: ignore[misc]
-    """vLLM's wrapper for the CPU with its operations replaced, linear, embedding and logits.
+    """vLLM's wrapper for the CPU with its operations replaced: linear, embedding and logits.
 
-    Once per batch it groups the tokens, and the rows whose logits are wanted, by slot.
+    Once per batch it plans which tokens, and which of the rows whose logits are wanted, belong to which slot.
     """
 
     def __init__(self, max_num_batched_tokens: int, max_batches: int, device: Any, **kwargs: Any) -> None:
         super().__init__(max_num_batched_tokens, max_batches, device, **kwargs)
         config = kwargs["lora_config"]
         self._ranks = [int(config.max_lora_rank)] * int(config.max_loras)
-        self._token_groups: tuple[operations.Group, ...] = ()
-        self._sampler_groups: tuple[operations.Group, ...] = ()
+        self._versions = [0] * int(config.max_loras)
+        self._packed: dict[int, operations.PackedLayer] = {}
+        self._tokens: Plan | None = None
+        self._sampled: Plan | None = None
 
-    def set_rank(self, slot: int, rank: int) -> None:
-        """Say which rank the adapter in `slot` has, from the next batch on."""
+    def fill_slot(self, slot: int, rank: int) -> None:
+        """Say that `slot` now holds an adapter of `rank`; batches planned before are void."""
         self._ranks[slot] = rank
+        self._versions[slot] += 1
 
     def update_metadata(
         self, mapping: Any, lora_index_to_id: list[int | None], max_loras: int, vocab_size: int, **kwargs: Any
     ) -> None:
-        """Take over which adapter each token of the next batch belongs to."""
-        self._update_base_metadata(mapping, lora_index_to_id, max_loras, vocab_size)
+        """Take over which adapter each token, and each row of logits, of the next batch belongs to."""
+        slot_of = {number: slot for slot, number in enumerate(lora_index_to_id) if number is not None} | {0: -1}
+        tokens = _slots(mapping.index_mapping, slot_of)
+        sampled = _slots(mapping.prompt_mapping, slot_of)
+        self._token_lora_indices[: len(tokens)] = torch.from_numpy(tokens)
+        self._sampler_indices[: len(sampled)] = torch.from_numpy(sampled)
+        self._embeddings_indices[: len(tokens)] = torch.from_numpy(np.maximum(tokens, 0) * vocab_size)
+        self.indices_len[:] = [len(tokens), len(sampled), 0, len(tokens)]
         self.is_prefill = bool(mapping.is_prefill)
-        self._token_groups = operations.group_rows(self.token_lora_indices.tolist(), self._ranks)
-        self._sampler_groups = operations.group_rows(self.sampler_indices.tolist(), self._ranks)
-        self.no_lora = not self._token_groups
+        self._tokens = plan_batch(tokens, self._ranks)
+        self._sampled = plan_batch(sampled, self._ranks)
+        self.no_lora = self._tokens is None
 
     def add_lora_linear(
         self,
@@ -46,42 +57,43 @@ class GroupedPunicaWrapper(PunicaWrapperCPU):  # type: ignore[misc]
         output_slices: tuple[int, ...],
         **kwargs: Any,
     ) -> None:
-        """Add the adapters' part of a linear layer to `y` in place."""
-        if self._token_groups:
-            operations.add_lora(y, x, lora_a_stacked, lora_b_stacked, output_slices, self._token_groups, scale)
+        """Add the adapters' part of a linear layer to `y` in place; `scale` is 1 for every adapter."""
+        plan = self._tokens
+        if plan is None:
+            return
+        key = id(lora_a_stacked[0])
+        packed = self._packed.get(key)
+        if packed is None:
+            packed = self._packed[key] = operations.PackedLayer(lora_a_stacked, lora_b_stacked, output_slices)
+        packed.update([group.slot for group in plan.groups], self._ranks, self._versions)
+        packed.add(y, x, plan)
 
     def add_lora_embedding(
         self, y: Tensor, x: Tensor, lora_b_stacked: Tensor, add_inputs: bool = True, **kwargs: Any
     ) -> None:
         """Add the adapters' part of the embedding to `y` in place."""
-        if self._token_groups:
-            operations.add_lora_embedding(y, x, lora_b_stacked, self._token_groups)
+        if self._tokens is not None:
+            operations.add_lora_embedding(y, x, lora_b_stacked, self._tokens)
 
     def add_lora_logits(
         self, y: Tensor, x: Tensor, lora_a_stacked: Tensor, lora_b_stacked: Tensor, scale: float, **kwargs: Any
     ) -> None:
-        """Add the adapters' part of the head to the logits `y` in place."""
-        if self._sampler_groups:
-            y, x = y.view(-1, y.shape[-1]), x.view(-1, x.shape[-1])
+        """Add the adapters' part of the head to the logits `y` in place; `scale` is 1 for every adapter."""
+        if self._sampled is not None:
             width = min(y.shape[-1], lora_b_stacked.shape[-2])
-            operations.add_lora(y, x, (lora_a_stacked,), (lora_b_stacked,), (width,), self._sampler_groups, scale)
+            operations.add_lora(y, x, (lora_a_stacked,), (lora_b_stacked,), (width,), self._sampled)
 
     def add_shrink(self, *args: Any, **kwargs: Any) -> None:
-        """Not part of any path that this wrapper serves."""
+        """Only fully sharded layers call this, and a CPU has none."""
         raise NotImplementedError("fully sharded adapters are not supported on a CPU")
 
     def add_expand(self, *args: Any, **kwargs: Any) -> None:
-        """Not part of any path that this wrapper serves."""
+        """Only fully sharded layers call this, and a CPU has none."""
         raise NotImplementedError("fully sharded adapters are not supported on a CPU")
 
 
-def reference_add(y: Tensor, x: Tensor, a: Tensor, b: Tensor, slots: Tensor) -> Tensor:
-    """What `add_lora` must give, one row at a time in double precision: y + x A^T B^T of the row's slot.
-
-    `a` is [slots, 1, rank, input], `b` [slots, 1, width, rank], `slots` one slot or -1 per row.
-    """
-    result = y.double().clone()
-    for row, slot in enumerate(slots.tolist()):
-        if slot >= 0:
-            result[row] += b[slot, 0].double() @ (a[slot, 0].double() @ x[row].double())
-    return result.to(torch.float64)
+def _slots(numbers: Any, slot_of: dict[int, int]) -> Any:
+    """Slot or -1 (int64) of each adapter number, 0 standing for none."""
+    array = np.asarray(numbers, dtype=np.int64)
+    known = np.unique(array)
+    return np.asarray([slot_of[int(number)] for number in known], dtype=np.int64)[np.searchsorted(known, array)]

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from loradeck_serve.engine.plugin.punica import GroupedPunicaWrapper, reference_add
+from loradeck_serve.engine.plugin.punica import GroupedPunicaWrapper
 
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
 """Largest accepted difference, relative to the largest value."""
@@ -59,3 +59,17 @@ def _compare(name: str, found: torch.Tensor, wanted: torch.Tensor, before: torch
     worst = (found.double() - wanted).abs().max().item()
     if not worst <= TOLERANCE[found.dtype] * max(1.0, wanted.abs().max().item()):
         raise SelfTestError(f"self-test of the adapter operations: {name} is off by {worst:.3g}")
+
+
+def reference_add(
+    y: torch.Tensor, x: torch.Tensor, a: torch.Tensor, b: torch.Tensor, slots: torch.Tensor
+) -> torch.Tensor:
+    """What the operations must give, one row at a time in double precision: y + x A^T B^T of the row's slot.
+
+    `a` is [slots, 1, rank, input], `b` [slots, 1, width, rank], `slots` one slot or -1 per row.
+    """
+    result = y.double().clone()
+    for row, slot in enumerate(slots.tolist()):
+        if slot >= 0:
+            result[row] += b[slot, 0].double() @ (a[slot, 0].double() @ x[row].double())
+    return result

@@ -1,0 +1,96 @@
+"""Engine settings, and what vLLM is started with."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from loradeck_registry.errors import InvalidError, PreconditionError
+from loradeck_serve.engine.arguments import engine_environment, plugin_options
+from loradeck_serve.engine.plugin.options import VARIABLE, PluginOptions
+from loradeck_serve.engine.settings import RANKS, EngineSettings
+from loradeck_serve.engine.versions import check_version
+
+
+@pytest.fixture
+def model(tmp_path) -> Path:
+    (tmp_path / "config.json").write_text(json.dumps({"vocab_size": 100}))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"slotz": 4}, "slotz"),
+        ({"slots": -1}, "slots"),
+        ({"max_rank": 513}, "max_rank"),
+        ({"dtype": "float64"}, "dtype"),
+        ({"slots": 8, "host_adapters": 4}, "host_adapters"),
+        ({"engine": {"enable_lora": False}}, "enable_lora"),
+        ({"base_added_token_ids": [101]}, "base_added_token_ids"),
+        ({"vocabulary": 90, "base_added_token_ids": [89]}, "base_added_token_ids"),
+    ],
+)
+def test_wrong_settings_are_refused_in_one_line_that_names_them(model, change, field) -> None:
+    with pytest.raises(InvalidError) as caught:
+        EngineSettings.parse({"model": str(model), **change})
+    assert field in caught.value.message
+    assert "\n" not in caught.value.message
+
+
+@pytest.mark.parametrize("rank", [1, 2, 8, 9, 16, 200, 512])
+def test_rank_is_rounded_up_to_one_that_the_engine_knows(model, rank) -> None:
+    chosen = EngineSettings(model=model, max_rank=rank).engine_rank
+    assert chosen in RANKS
+    assert chosen >= rank
+    assert not any(rank <= other < chosen for other in RANKS)
+
+
+def test_vocabulary_beyond_the_models_rows_is_refused(model) -> None:
+    assert plugin_options(EngineSettings(model=model, vocabulary=100)).table_rows == 0
+    with pytest.raises(InvalidError):
+        plugin_options(EngineSettings(model=model, vocabulary=101))
+    with pytest.raises(InvalidError):
+        plugin_options(EngineSettings(model=model, vocabulary=90, base_added_token_ids=(100,)))
+
+
+def test_a_folder_without_configuration_is_refused(tmp_path) -> None:
+    with pytest.raises(InvalidError) as caught:
+        EngineSettings(model=tmp_path).rows()
+    assert caught.value.field == "model"
+
+
+def test_plugin_is_active_only_while_its_own_engine_starts(model, monkeypatch) -> None:
+    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "7")
+    settings = EngineSettings(model=model, vocabulary=90, kv_cache_gib=1, base_added_token_ids=(95,))
+    options = plugin_options(settings)
+    with engine_environment(settings, options):
+        assert PluginOptions.from_environment() == options
+        assert "VLLM_CPU_KVCACHE_SPACE" not in os.environ
+        assert os.environ["VLLM_NO_USAGE_STATS"] == "1"
+    assert VARIABLE not in os.environ
+    assert PluginOptions.from_environment() is None
+    assert os.environ["VLLM_CPU_KVCACHE_SPACE"] == "7"
+
+
+def test_registering_the_plugin_elsewhere_changes_nothing(monkeypatch) -> None:
+    from loradeck_serve.engine import plugin
+    from loradeck_serve.engine.plugin import patches
+
+    monkeypatch.delenv(VARIABLE, raising=False)
+    monkeypatch.setattr(patches, "install", lambda options: pytest.fail("installed"))
+    plugin.register()
+
+
+@pytest.mark.parametrize("version", ["0.24.0", "0.32.0", "0.33.1", "0.30.0+cpu"])
+def test_supported_versions_pass(version) -> None:
+    check_version(version)
+
+
+@pytest.mark.parametrize("version", ["0.23.9", "0.34.0", "1.0.0", "unknown"])
+def test_unknown_versions_are_a_message_and_not_a_guess(version) -> None:
+    with pytest.raises(PreconditionError) as caught:
+        check_version(version)
+    assert caught.value.reason == "ENGINE_VERSION"
+    assert version in caught.value.message
