@@ -1,20 +1,18 @@
 """`loradeck registry`: keep, show, move and verify revisions."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
 from loradeck_cli import registry_output as output
+from loradeck_cli.registry_options import checked_task, registry_options
+from loradeck_cli.registry_transfer import diff, export, import_
 from loradeck_registry.errors import InvalidError, LoradeckError, UnimplementedError
 from loradeck_registry.registry import Registry
 
 LATER = {
-    "diff": "Compare two revisions.",
     "gc": "Delete what nothing uses.",
-    "import": "Bring in a PEFT adapter or checkpoint from elsewhere, converting it.",
-    "export": "Write a revision as a plain PEFT folder or a bundle.",
     "sign": "Sign a revision.",
 }
 
@@ -24,17 +22,8 @@ def command() -> None:
     """Keep, show, move and verify revisions in a folder."""
 
 
-def _options(function: Callable[..., None]) -> Callable[..., None]:
-    function = click.option(
-        "--json", "json_path", metavar="PATH", help="Write the result as JSON to PATH, or - for standard output."
-    )(function)
-    return click.option(
-        "--registry", "url", envvar="LORADECK_REGISTRY", required=True, metavar="URL", help="Folder of the registry."
-    )(function)
-
-
 @command.command()
-@_options
+@registry_options
 def init(url: str, json_path: str | None) -> None:
     """Make a registry in an absent or empty folder."""
     registry = Registry.init(url)
@@ -53,7 +42,7 @@ def init(url: str, json_path: str | None) -> None:
 @click.option("--alias", help="Alias to point at the new revision.")
 @click.option("--author", help="Who adds it.")
 @click.option("--licence", help="SPDX expression.")
-@_options
+@registry_options
 def add_base(url: str, json_path: str | None, name: str, source: str, reserve_tokens: int, **settings: Any) -> None:
     """Store the base SOURCE (dir:FOLDER, hub:ORG/NAME or a name in the registry) under NAME."""
     from loradeck_registry.bases import add_base as add
@@ -72,7 +61,7 @@ def add_base(url: str, json_path: str | None, name: str, source: str, reserve_to
 @click.option("--author", help="Who publishes it.")
 @click.option("--reason", default="", help="Why, for the record.")
 @click.option("--licence", help="SPDX expression.")
-@_options
+@registry_options
 def push(
     url: str, json_path: str | None, name: str, folder: Path, base: str, task_path: Path | None, **settings: Any
 ) -> None:
@@ -81,7 +70,7 @@ def push(
     from loradeck_registry.publish import push_folder, read_json_file
 
     registry = Registry.open(url)
-    task = None if task_path is None else _checked_task(read_json_file(task_path, "task"))
+    task = None if task_path is None else checked_task(read_json_file(task_path, "task"))
     with output.progress(f"reading {folder}"):
         resolved = resolve_base(base, registry)
         revision = push_folder(registry, name, folder, resolved, task=task, **settings)
@@ -91,7 +80,7 @@ def push(
 @command.command()
 @click.argument("reference")
 @click.argument("destination", type=click.Path(path_type=Path))
-@_options
+@registry_options
 def pull(url: str, json_path: str | None, reference: str, destination: Path) -> None:
     """Copy a revision's files, verified, into the absent or empty folder DESTINATION."""
     registry = Registry.open(url)
@@ -104,7 +93,7 @@ def pull(url: str, json_path: str | None, reference: str, destination: Path) -> 
 
 @command.command("list")
 @click.argument("name", required=False)
-@_options
+@registry_options
 def list_(url: str, json_path: str | None, name: str | None) -> None:
     """List all names, or the revisions of NAME."""
     registry = Registry.open(url)
@@ -118,7 +107,7 @@ def list_(url: str, json_path: str | None, name: str | None) -> None:
 
 @command.command()
 @click.argument("reference")
-@_options
+@registry_options
 def show(url: str, json_path: str | None, reference: str) -> None:
     """Show one revision: base, files, task, provenance, aliases."""
     registry = Registry.open(url)
@@ -140,7 +129,7 @@ def show(url: str, json_path: str | None, reference: str) -> None:
 @click.option("--expect", type=click.IntRange(0), help="Revision it must point to now; 0: it must not exist yet.")
 @click.option("--who", default="", help="Who moves it (default: user@host).")
 @click.option("--why", default="", help="Why, for the history.")
-@_options
+@registry_options
 def alias(
     url: str,
     json_path: str | None,
@@ -171,7 +160,7 @@ def alias(
 @click.argument("alias")
 @click.option("--who", default="", help="Who moves it (default: user@host).")
 @click.option("--why", default="", help="Why, for the history.")
-@_options
+@registry_options
 def rollback(url: str, json_path: str | None, name: str, alias: str, who: str, why: str) -> None:
     """Point NAME's ALIAS back where it pointed before; again, further back."""
     entry = Registry.open(url).rollback(name, alias, who=who, why=why)
@@ -181,7 +170,7 @@ def rollback(url: str, json_path: str | None, name: str, alias: str, who: str, w
 @command.command()
 @click.argument("name")
 @click.argument("alias")
-@_options
+@registry_options
 def history(url: str, json_path: str | None, name: str, alias: str) -> None:
     """Show every move of NAME's ALIAS: who, when, why; the newest first."""
     entries = Registry.open(url).history(name, alias)
@@ -190,7 +179,7 @@ def history(url: str, json_path: str | None, name: str, alias: str) -> None:
 
 
 @command.command()
-@_options
+@registry_options
 def verify(url: str, json_path: str | None) -> None:
     """Read everything and name what is damaged, missing or orphaned. Exit code 1 if anything in use is not whole."""
     registry = Registry.open(url)
@@ -205,21 +194,6 @@ def verify(url: str, json_path: str | None) -> None:
         )
 
 
-def _checked_task(content: dict[str, Any]) -> dict[str, Any]:
-    from pydantic import ValidationError
-
-    from loradeck_tasks.task import Task
-
-    try:
-        return Task.model_validate(content).model_dump(mode="json", exclude_none=True)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise InvalidError(
-            f"the task is not valid: {place + ': ' if place else ''}{first['msg']}", field="task"
-        ) from error
-
-
 def _add_later(name: str, text: str) -> None:
     @command.command(name, help=f"{text} (not implemented yet)", context_settings={"ignore_unknown_options": True})
     @click.argument("arguments", nargs=-1)
@@ -227,5 +201,7 @@ def _add_later(name: str, text: str) -> None:
         raise UnimplementedError(f"`loradeck registry {name}` is not implemented yet")
 
 
+for _command in (import_, export, diff):
+    command.add_command(_command)
 for _name, _text in LATER.items():
     _add_later(_name, _text)

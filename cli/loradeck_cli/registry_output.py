@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from loradeck_registry.aliases import AliasEntry
+from loradeck_registry.comparing import Comparison
 from loradeck_registry.errors import LoradeckError, PreconditionError
 from loradeck_registry.registry import Registry, Revision
 from loradeck_registry.verify import VerifyReport
@@ -206,6 +207,26 @@ def verify_table(report: VerifyReport) -> None:
     for kind in ("damaged", "missing", "orphaned"):
         for finding in getattr(report, kind):
             line(f"{kind}: {finding.object}: {finding.why}")
+
+
+def comparison(left: str, right: str, found: Comparison) -> None:
+    """Fields that differ, files that differ, and the modules farthest apart."""
+    if not found.fields and not found.files:
+        line(f"{left} and {right} are equal but for their times")
+        return
+    if found.fields:
+        table = _table("field", left, right)
+        for path, (one, two) in found.fields.items():
+            table.add_row(path, _short(one), _short(two))
+        Console().print(table)
+    for path, (sha_one, sha_two) in found.files.items():
+        line(f"{path}: {(sha_one or 'absent')[:12]} | {(sha_two or 'absent')[:12]}")
+    if found.modules:
+        table = _table("module (farthest apart first)", f"norm {left}", f"norm {right}", "difference", "relative")
+        for item in sorted(found.modules, key=lambda item: -item.relative)[:10]:
+            values = (item.left, item.right, item.difference, item.relative)
+            table.add_row(item.module, *(f"{value:.4g}" for value in values))
+        Console().print(table)
 
 
 def _short(value: object) -> str:

@@ -1,5 +1,6 @@
 """Bases: finding one by reference, and bringing one into the registry."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
@@ -56,7 +57,7 @@ def resolve_base(text: str, registry: Registry | None) -> ResolvedBase:
         name = f"dir:{folder.name}"
         return ResolvedBase(name, folder, identify_base(folder, name))
     if reference.hub is not None:
-        folder = _snapshot(reference.hub, reference.hub_revision)
+        folder = hub_snapshot(reference.hub, reference.hub_revision)
         return ResolvedBase(str(reference), folder, identify_base(folder, str(reference)))
     if registry is None:
         raise InvalidError(
@@ -145,7 +146,11 @@ def _fits(path: str) -> bool:
     return any(fnmatchcase(path, pattern) for pattern in _MODEL_PATTERNS)
 
 
-def _snapshot(hub: str, revision: str | None) -> Path:
+def hub_snapshot(hub: str, revision: str | None, more: Sequence[str] = ()) -> Path:
+    """The local folder of a hub repository's model files, and of files of the patterns `more`; it holds links.
+
+    Raises PreconditionError (huggingface_hub missing), NotFoundError, UnavailableError (offline and not cached).
+    """
     try:
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import (
@@ -161,7 +166,7 @@ def _snapshot(hub: str, revision: str | None) -> Path:
             reason="HUB_PACKAGE_MISSING",
         ) from error
     try:
-        folder = snapshot_download(hub, revision=revision, allow_patterns=[*_MODEL_FILES, *_MODEL_PATTERNS])
+        folder = snapshot_download(hub, revision=revision, allow_patterns=[*_MODEL_FILES, *_MODEL_PATTERNS, *more])
     except (RepositoryNotFoundError, RevisionNotFoundError, GatedRepoError) as error:
         raise NotFoundError(
             f"the hub has no {hub}{f' at {revision}' if revision else ''}, or it needs a login: {_first_line(error)}",

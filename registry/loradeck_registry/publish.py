@@ -29,22 +29,24 @@ def push_folder(
     author: str | None = None,
     reason: str = "",
     licence: str | None = None,
+    follow_links: bool = False,
 ) -> Revision:
     """Push a folder: with an adapter_config.json an adapter in published format, else a full checkpoint.
 
     An adapter is checked as a server would (PreconditionError with `check_adapter`'s reasons). A full checkpoint must
     have the base's weights by name and shape, the embeddings' rows aside (PreconditionError BASE_MISMATCH). `task`
-    and `probe` are JSON of the models in `loradeck_tasks`. Raises what `Registry.push` raises.
+    and `probe` are JSON of the models in `loradeck_tasks`. `follow_links` is for full checkpoints in
+    the hub's cache. Raises what `Registry.push` raises.
     """
-    everything = folder_files(folder)
     lora = None
-    if CONFIG in everything:
+    if (folder / CONFIG).exists():
+        everything = folder_files(folder)
         facts = check_adapter(folder, task or {}, read_shapes(base.folder))
         lora = Lora(rank=facts.rank, alpha=facts.rank, target_modules=facts.target_modules, dtype=facts.dtype)  # type: ignore[arg-type]
         files = {path: source for path, source in everything.items() if path in (CONFIG, MODEL, NEW_TOKENS)}
     else:
         read_config(folder)
-        files = model_files(folder)
+        files = model_files(folder, follow_links=follow_links)
         _check_full(folder, base)
     manifest = Manifest(
         kind="full" if lora is None else "adapter",

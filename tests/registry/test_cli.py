@@ -143,8 +143,8 @@ class TestMistakes:
             (("alias", "clf", "prod", "1", "--expect", "4"), 1, "points to revision 1"),
             (("alias", "clf", "42", "1"), 2, "never all digits"),
             (("rollback", "clf", "prod"), 1, "nothing before"),
-            (("gc",), 1, "not implemented yet"),
-            (("import", "folder", "--anything"), 1, "not implemented yet"),
+            (("gc", "--anything"), 1, "not implemented yet"),
+            (("sign", "clf"), 1, "not implemented yet"),
             (("add-base", "tiny", "dir:/absent"), 1, "no base folder"),
             (("list", "--registry", "s3://bucket"), 1, "not implemented yet"),
             (("list", "--registry", "/absent"), 1, "registry init"),
@@ -186,3 +186,48 @@ def test_full_checkpoint_is_pushed_as_one(run: Command, tiny_base: Path, tmp_pat
     copy = shutil.copytree(tiny_base, tmp_path / "tuned")
     pushed = run.json("push", "clf-full", copy, "--base", f"dir:{tiny_base}")
     assert (pushed["kind"], pushed["rank"]) == ("full", None)
+
+
+class TestTransfer:
+    @pytest.fixture(autouse=True)
+    def _based(self, run: Command, tiny_base: Path) -> None:
+        run("init")
+        run("add-base", "tiny", f"dir:{tiny_base}")
+
+    def test_import_converts_and_diff_tells(self, run: Command, tiny_base: Path, tmp_path: Path) -> None:
+        from tests.registry.test_conversion import make_peft
+
+        source = make_peft(tiny_base, tmp_path / "peft")
+        plan = run.json("import", "clf", source, "--base", "tiny", "--dry-run")
+        assert plan["dry_run"] is True
+        assert any("folded" in finding for finding in plan["findings"])
+        assert [row["name"] for row in run.json("list")["names"]] == ["tiny"]
+        assert run.json("import", "clf", source, "--base", "tiny", "--alias", "prod")["revision"] == 1
+        run("import", "clf", source, "--base", "tiny", "--dtype", "bfloat16")
+        found = run.json("diff", "clf@1", "clf@2")
+        assert found["fields"]["lora.dtype"] == {"left": "float32", "right": "bfloat16"}
+        assert all(module["relative"] < 0.01 for module in found["modules"])
+        assert "lora.dtype" in run("diff", "clf@1", "clf@2")
+
+    def test_new_tokens_without_a_task_file(self, run: Command, tiny_base: Path, tmp_path: Path) -> None:
+        from tests.registry.test_conversion import make_peft
+
+        source = make_peft(tiny_base, tmp_path / "peft", trainable_token_indices={"embed_tokens": [320, 321]})
+        (source / "added_tokens.json").write_text(json.dumps({"<a>": 320, "<b>": 321}))
+        run("import", "clf", source, "--base", "tiny")
+        task = run.json("show", "clf")["manifest"]["task"]
+        assert task["kind"] == "generate"
+        assert [token["content"] for token in task["added_tokens"]] == ["<a>", "<b>"]
+        output = run("export", "clf", tmp_path / "out")
+        assert "at least 322 rows" in output
+        assert (tmp_path / "out" / "adapter_model.safetensors").exists()
+
+    def test_bundle_there_and_back(self, run: Command, adapter: Path, task: Path, tmp_path: Path) -> None:
+        pushed = run.json("push", "clf", adapter, "--base", "tiny", "--task", task)
+        run("export", "clf", tmp_path / "clf.tar", "--format", "bundle")
+        assert run.json("import", tmp_path / "clf.tar")["revision"] == 1
+        assert run.json("import", "copy", tmp_path / "clf.tar")["digest"] == pushed["digest"]
+        assert "--dtype" in _one_line(run("import", tmp_path / "clf.tar", "--dtype", "float32", code=2))
+
+    def test_import_without_a_base_says_so(self, run: Command, adapter: Path) -> None:
+        assert "--base" in _one_line(run("import", "clf", adapter, code=2))
