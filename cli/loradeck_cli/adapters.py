@@ -7,7 +7,8 @@ from datetime import datetime
 
 import click
 
-from loradeck_client import Adapter, AdminClient, AliasFlip
+from loradeck_cli.registry_output import emit, human, line
+from loradeck_client import Adapter, AdminClient, AliasFlip, Capacity
 
 _server = click.option(
     "--server",
@@ -17,7 +18,7 @@ _server = click.option(
     metavar="HOST:PORT",
     help="Admin door.",
 )
-_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+_json = click.option("--json", "json_path", metavar="PATH", help="Write JSON to PATH, or - for standard output.")
 _timeout = click.option("--timeout", default=120.0, show_default=True, help="Seconds.")
 
 
@@ -29,10 +30,11 @@ def command() -> None:
 @command.command(name="list")
 @_server
 @_json
-def list_adapters(server: str, as_json: bool) -> None:
+def list_adapters(server: str, json_path: str | None) -> None:
     """List the adapter revisions that the server knows."""
     with AdminClient(server) as client:
-        _show(client.list(), as_json, many=True)
+        adapters = client.list()
+    emit({"adapters": [_plain(adapter) for adapter in adapters]}, json_path, lambda: _table(adapters))
 
 
 @command.command()
@@ -40,10 +42,10 @@ def list_adapters(server: str, as_json: bool) -> None:
 @_server
 @_timeout
 @_json
-def load(adapter: str, server: str, timeout: float, as_json: bool) -> None:
+def load(adapter: str, server: str, timeout: float, json_path: str | None) -> None:
     """Fetch, check and load REF now."""
     with AdminClient(server, timeout=timeout) as client:
-        _show([client.load(adapter)], as_json)
+        _show(client.load(adapter), json_path)
 
 
 @command.command()
@@ -51,10 +53,10 @@ def load(adapter: str, server: str, timeout: float, as_json: bool) -> None:
 @_server
 @_timeout
 @_json
-def unload(adapter: str, server: str, timeout: float, as_json: bool) -> None:
+def unload(adapter: str, server: str, timeout: float, json_path: str | None) -> None:
     """Take REF out of the engine once its running requests have ended."""
     with AdminClient(server, timeout=timeout) as client:
-        _show([client.unload(adapter)], as_json)
+        _show(client.unload(adapter), json_path)
 
 
 @command.command()
@@ -62,20 +64,20 @@ def unload(adapter: str, server: str, timeout: float, as_json: bool) -> None:
 @_server
 @_timeout
 @_json
-def pin(adapter: str, server: str, timeout: float, as_json: bool) -> None:
+def pin(adapter: str, server: str, timeout: float, json_path: str | None) -> None:
     """Load REF and never evict it; an alias stays pinned across its moves."""
     with AdminClient(server, timeout=timeout) as client:
-        _show([client.pin(adapter)], as_json)
+        _show(client.pin(adapter), json_path)
 
 
 @command.command()
 @click.argument("adapter", metavar="REF")
 @_server
 @_json
-def unpin(adapter: str, server: str, as_json: bool) -> None:
+def unpin(adapter: str, server: str, json_path: str | None) -> None:
     """End the pins of the revision that REF means."""
     with AdminClient(server) as client:
-        _show([client.unpin(adapter)], as_json)
+        _show(client.unpin(adapter), json_path)
 
 
 @command.command()
@@ -86,24 +88,24 @@ def unpin(adapter: str, server: str, as_json: bool) -> None:
 @_server
 @_timeout
 @_json
-def move(alias: str, target: str, expect: int | None, reason: str, server: str, timeout: float, as_json: bool) -> None:
+def move(
+    alias: str, target: str, expect: int | None, reason: str, server: str, timeout: float, json_path: str | None
+) -> None:
     """Load TARGET (7, another alias, sha256:...) on the server, then point NAME@ALIAS at it."""
     name, separator, label = alias.partition("@")
     if not separator:
         raise click.UsageError(f"{alias!r} names no alias: use NAME@ALIAS, for example {alias}@prod")
     with AdminClient(server, timeout=timeout) as client:
         adapter, previous = client.move_alias(name, label, target, expected_revision=expect, reason=reason)
-    if as_json:
-        click.echo(json.dumps({"adapter": _plain(adapter), "previous_revision": previous}, indent=2))
-        return
     before = f"revision {previous}" if previous else "nothing"
-    click.echo(f"{name}@{label}: {before} -> revision {adapter.revision} ({adapter.digest[:19]})")
+    said = f"{name}@{label}: {before} -> revision {adapter.revision} ({adapter.digest[:19]})"
+    emit({"adapter": _plain(adapter), "previous_revision": previous}, json_path, lambda: line(said))
 
 
 @command.command()
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @_server
-@_json
+@click.option("--json", "as_json", is_flag=True, help="Print each event as one line of JSON.")
 def watch(names: tuple[str, ...], server: str, as_json: bool) -> None:
     """Show every change of residency and every alias flip, until Ctrl+C."""
     with AdminClient(server) as client:
@@ -122,28 +124,26 @@ def watch(names: tuple[str, ...], server: str, as_json: bool) -> None:
 @click.option("--rank", type=click.IntRange(0), default=0, help="LoRA rank to answer for [default: the largest].")
 @_server
 @_json
-def capacity(rank: int, server: str, as_json: bool) -> None:
+def capacity(rank: int, server: str, json_path: str | None) -> None:
     """Show how many adapters fit."""
     with AdminClient(server) as client:
         found = client.capacity(rank)
-    if as_json:
-        click.echo(json.dumps(asdict(found), indent=2))
-        return
+    emit(asdict(found), json_path, lambda: _fits(found, rank or found.max_rank))
+
+
+def _show(adapter: Adapter, json_path: str | None) -> None:
+    emit(_plain(adapter), json_path, lambda: line(_line(adapter)))
+
+
+def _fits(found: Capacity, rank: int) -> None:
     click.echo(f"slots          {found.slots_used} of {found.slots} used")
     click.echo(f"host memory    {found.host_adapters_used} of {found.host_adapters} adapters")
     click.echo(f"largest rank   {found.max_rank}")
-    click.echo(f"one adapter    {_size(found.adapter_size_bytes)} at rank {rank or found.max_rank}")
-    click.echo(f"local cache    {_size(found.cache_free_bytes)} free, {found.cache_adapters} such adapters")
+    click.echo(f"one adapter    {human(found.adapter_size_bytes)} at rank {rank}")
+    click.echo(f"local cache    {human(found.cache_free_bytes)} free, {found.cache_adapters} such adapters")
 
 
-def _show(adapters: Sequence[Adapter], as_json: bool, many: bool = False) -> None:
-    if as_json:
-        plain = [_plain(adapter) for adapter in adapters]
-        click.echo(json.dumps(plain if many else plain[0], indent=2))
-        return
-    if not many:
-        click.echo(_line(adapters[0]))
-        return
+def _table(adapters: Sequence[Adapter]) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -154,7 +154,7 @@ def _show(adapters: Sequence[Adapter], as_json: bool, many: bool = False) -> Non
             ", ".join(adapter.aliases),
             adapter.task,
             str(adapter.rank),
-            _size(adapter.size_bytes),
+            human(adapter.size_bytes),
             _state(adapter),
             str(adapter.running_requests),
             f"{adapter.load_seconds * 1000:.1f} ms" if adapter.load_time else "",
@@ -184,12 +184,3 @@ def _plain(event: Adapter | AliasFlip) -> dict[str, object]:
 
 def _clock(time: datetime) -> str:
     return time.astimezone().strftime("%H:%M:%S")
-
-
-def _size(size: int) -> str:
-    value = float(size)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if value < 1024 or unit == "GiB":
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1024
-    raise AssertionError

@@ -1,6 +1,5 @@
 """`loradeck query`: ask a server."""
 
-import json
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
@@ -9,6 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
+from loradeck_cli.registry_output import emit
 from loradeck_client import Answer, Classification, Client, InvalidError, Sampling, TextStream
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -32,7 +32,9 @@ def _shared(function: F) -> F:
                 help="Inference door.",
             ),
             click.option("--timeout", default=60.0, show_default=True, help="Seconds."),
-            click.option("--json", "as_json", is_flag=True, help="Print the whole reply as JSON."),
+            click.option(
+                "--json", "json_path", metavar="PATH", help="Write the reply as JSON to PATH, or - for stdout."
+            ),
         )
     ):
         function = decorate(function)
@@ -66,18 +68,12 @@ def classify(
     adapter: str,
     server: str,
     timeout: float,
-    as_json: bool,
+    json_path: str | None,
 ) -> None:
     """Pick a label for TEXT and show every label's probability."""
     with Client(server, timeout=timeout) as client:
         result = client.classify(_text(text, file, "TEXT"), adapter=adapter, labels=labels)
-    if as_json:
-        _print_json(asdict(result))
-        return
-    width = max(len(item.label) for item in result.probabilities)
-    for item in result.probabilities:
-        click.echo(f"{item.label:<{width}}  {item.probability:7.4f}")
-    _who(result)
+    emit(asdict(result), json_path, lambda: _probabilities(result))
 
 
 @command.command()
@@ -87,7 +83,7 @@ def classify(
 @_shared
 @_sampled
 def short(question: str | None, context: str, file: Path | None, adapter: str, server: str, timeout: float,
-          as_json: bool, **sampling: Any) -> None:  # fmt: skip
+          json_path: str | None, **sampling: Any) -> None:  # fmt: skip
     """Answer QUESTION in a few words from a context."""
     with Client(server, timeout=timeout) as client:
         answer = client.answer_short(
@@ -96,11 +92,7 @@ def short(question: str | None, context: str, file: Path | None, adapter: str, s
             adapter=adapter,
             sampling=_sampling(sampling),
         )
-    if as_json:
-        _print_json(asdict(answer))
-        return
-    click.echo(answer.text)
-    _who(answer)
+    emit(asdict(answer), json_path, lambda: _answer(answer))
 
 
 @command.command(name="long")
@@ -110,7 +102,7 @@ def short(question: str | None, context: str, file: Path | None, adapter: str, s
 @_shared
 @_sampled
 def long_answer(question: str | None, context: str, file: Path | None, adapter: str, server: str, timeout: float,
-                as_json: bool, **sampling: Any) -> None:  # fmt: skip
+                json_path: str | None, **sampling: Any) -> None:  # fmt: skip
     """Answer QUESTION at length from a context, as it is written."""
     with Client(server, timeout=timeout) as client:
         stream = client.answer_long(
@@ -119,7 +111,7 @@ def long_answer(question: str | None, context: str, file: Path | None, adapter: 
             adapter=adapter,
             sampling=_sampling(sampling),
         )
-        _show(stream, as_json)
+        _show(stream, json_path)
 
 
 @command.command()
@@ -130,7 +122,7 @@ def long_answer(question: str | None, context: str, file: Path | None, adapter: 
 @_shared
 @_sampled
 def generate(message: str | None, file: Path | None, raw: bool, fields: tuple[str, ...], adapter: str, server: str,
-             timeout: float, as_json: bool, **sampling: Any) -> None:  # fmt: skip
+             timeout: float, json_path: str | None, **sampling: Any) -> None:  # fmt: skip
     """Generate freely: from the template's --field values, a message to the base, or a --raw prompt."""
     request: dict[str, Any] = {}
     if fields:
@@ -143,7 +135,7 @@ def generate(message: str | None, file: Path | None, raw: bool, fields: tuple[st
     else:
         request["prompt" if raw else "message"] = _text(message, file, "MESSAGE")
     with Client(server, timeout=timeout) as client:
-        _show(client.generate(adapter=adapter, sampling=_sampling(sampling), **request), as_json)
+        _show(client.generate(adapter=adapter, sampling=_sampling(sampling), **request), json_path)
 
 
 def _text(given: str | None, file: Path | None, what: str, needed: bool = True) -> str:
@@ -173,16 +165,29 @@ def _sampling(values: dict[str, Any]) -> Sampling:
     return Sampling(**values)
 
 
-def _show(stream: TextStream, as_json: bool) -> None:
+def _show(stream: TextStream, json_path: str | None) -> None:
     with stream:
         for chunk in stream:
-            if not as_json:
+            if json_path != "-":
                 click.echo(chunk.text, nl=False)
                 sys.stdout.flush()
         answer = stream.result()
-    if as_json:
-        _print_json(asdict(answer))
-        return
+    emit(asdict(answer), json_path, lambda: _end(answer))
+
+
+def _probabilities(result: Classification) -> None:
+    width = max(len(item.label) for item in result.probabilities)
+    for item in result.probabilities:
+        click.echo(f"{item.label:<{width}}  {item.probability:7.4f}")
+    _who(result)
+
+
+def _answer(answer: Answer) -> None:
+    click.echo(answer.text)
+    _who(answer)
+
+
+def _end(answer: Answer) -> None:
     click.echo()
     _who(answer)
 
@@ -194,7 +199,3 @@ def _who(result: Answer | Classification) -> None:
     parts = [f"{by.adapter}{revision}", by.digest[:19], by.residency]
     tokens = f"{usage.prompt_tokens} prompt tokens, {usage.output_tokens} output tokens"
     click.echo(f"[{' '.join(part for part in parts if part)}; {tokens}]", err=True)
-
-
-def _print_json(value: object) -> None:
-    click.echo(json.dumps(value, ensure_ascii=False, indent=2))
