@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rich import box
 from rich.table import Table
 
 from loradeck_bench.report.units import duration, fixed, size
@@ -37,23 +38,12 @@ def metrics_table(figures: Mapping[str, Any], title: str) -> Table:
 
 def load_table(summary: Mapping[str, Any]) -> Table:
     """A line per adapter and one for all; times in milliseconds from the intended send."""
-    table = Table(title="Load (milliseconds, from the intended send)", title_justify="left")
-    table.add_column("adapter")
-    columns = (
-        "requests",
-        "share",
-        "failed",
-        "req/s",
-        "tokens/s",
-        "latency p50",
-        "p90",
-        "p99",
-        "TTFT p50",
-        "p99",
-        "TPOT p50",
+    table = Table(
+        title="Load: milliseconds from the intended send", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1)
     )
-    for column in (*columns, "delay p99"):
-        table.add_column(column, justify="right")
+    table.add_column("adapter", overflow="fold")
+    for column in ("sent", "share", "failed", "req/s", "tok/s", *(f"{title} {mark}" for title, _, mark in _MARKS)):
+        table.add_column(column, justify="right", no_wrap=" " not in column)
     lines = [*summary["per_adapter"].items(), ("all", summary)]
     for name, figures in lines:
         if name == "all":
@@ -62,18 +52,18 @@ def load_table(summary: Mapping[str, Any]) -> Table:
         table.add_row(
             name,
             str(figures["requests"]),
-            f"{share:.1%}",
+            f"{share:.0%}",
             str(figures["failed"]),
-            fixed(figures["requests_per_second"], 2),
-            fixed(figures["output_tokens_per_second"], 1),
-            *(_mark(figures, key, mark) for key, mark in _MARKS),
+            fixed(figures["requests_per_second"], 1),
+            fixed(figures["output_tokens_per_second"], 0),
+            *(_mark(figures, key, mark) for _, key, mark in _MARKS),
         )
     return table
 
 
 _MARKS = (
-    ("latency_ms", "p50"), ("latency_ms", "p90"), ("latency_ms", "p99"),
-    ("ttft_ms", "p50"), ("ttft_ms", "p99"), ("tpot_ms", "p50"), ("schedule_delay_ms", "p99"),
+    ("latency", "latency_ms", "p50"), ("latency", "latency_ms", "p99"), ("TTFT", "ttft_ms", "p50"),
+    ("TTFT", "ttft_ms", "p99"), ("TPOT", "tpot_ms", "p50"), ("delay", "schedule_delay_ms", "p99"),
 )  # fmt: skip
 
 
