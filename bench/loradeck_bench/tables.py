@@ -36,40 +36,41 @@ def metrics_table(figures: Mapping[str, Any], title: str) -> Table:
     return table
 
 
+_MARKS = (
+    ("p50", "latency_ms", "p50"), ("p99", "latency_ms", "p99"), ("TTFT", "ttft_ms", "p50"), ("TPOT", "tpot_ms", "p50"),
+    ("delay", "schedule_delay_ms", "p99"),
+)  # fmt: skip
+
+
 def load_table(summary: Mapping[str, Any]) -> Table:
-    """A line per adapter and one for all; times in milliseconds from the intended send."""
+    """A line per adapter and one for all; times in milliseconds from the intended send. Fits 80 columns."""
     table = Table(
-        title="Load: milliseconds from the intended send", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1)
+        title="Load: milliseconds from the intended send",
+        caption="latency p50 and p99, time to first token p50, time per token p50, the client's own delay p99",
+        title_justify="left",
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
     )
-    table.add_column("adapter", overflow="fold")
-    for column in ("sent", "share", "failed", "req/s", "tok/s", *(f"{title} {mark}" for title, _, mark in _MARKS)):
-        table.add_column(column, justify="right", no_wrap=" " not in column)
-    lines = [*summary["per_adapter"].items(), ("all", summary)]
-    for name, figures in lines:
+    table.add_column("adapter", overflow="fold", min_width=16)
+    for column in ("sent", "failed", "req/s", "tok/s", *(title for title, _, _ in _MARKS)):
+        table.add_column(column, justify="right", no_wrap=True)
+    for name, figures in [*summary["per_adapter"].items(), ("all", summary)]:
         if name == "all":
             table.add_section()
-        share = 1.0 if name == "all" else summary["shares"][name]
         table.add_row(
             name,
             str(figures["requests"]),
-            f"{share:.0%}",
             str(figures["failed"]),
             fixed(figures["requests_per_second"], 1),
             fixed(figures["output_tokens_per_second"], 0),
-            *(_mark(figures, key, mark) for _, key, mark in _MARKS),
+            *(_milliseconds(figures[key][mark] if figures[key] else None) for _, key, mark in _MARKS),
         )
     return table
 
 
-_MARKS = (
-    ("latency", "latency_ms", "p50"), ("latency", "latency_ms", "p99"), ("TTFT", "ttft_ms", "p50"),
-    ("TTFT", "ttft_ms", "p99"), ("TPOT", "tpot_ms", "p50"), ("delay", "schedule_delay_ms", "p99"),
-)  # fmt: skip
-
-
-def _mark(figures: Mapping[str, Any], key: str, mark: str) -> str:
-    spread = figures[key]
-    return fixed(spread[mark] if spread else None, 1)
+def _milliseconds(value: float | None) -> str:
+    return fixed(value, 1 if value is not None and value < 100 else 0)
 
 
 def storage_table(rows: Sequence[Mapping[str, Any]]) -> Table:
