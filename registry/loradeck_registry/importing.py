@@ -12,7 +12,7 @@ from loradeck_registry.errors import InvalidError, NotFoundError
 from loradeck_registry.publish import push_folder
 from loradeck_registry.reference import BaseReference, check_name
 from loradeck_registry.registry import Registry, Revision
-from loradeck_registry.servable import CONFIG, AdapterFacts, check_adapter
+from loradeck_registry.servable import CONFIG, NEW_TOKENS, AdapterFacts, check_adapter
 from loradeck_registry.shapes import read_shapes
 
 _ADAPTER_FILES = (CONFIG, "adapter_model.safetensors")
@@ -63,6 +63,10 @@ def import_folder(
     if not linked and any((folder / file).is_symlink() for file in _ADAPTER_FILES):
         raise InvalidError(
             f"{origin} holds a symbolic link: only plain files are taken", reason="SYMLINK", field="source"
+        )
+    if (folder / NEW_TOKENS).exists():
+        raise InvalidError(
+            f"{origin} is in the published format already: `loradeck registry push` takes it as it is", field="source"
         )
     shapes = read_shapes(base.folder)
     with scratch_folder() as scratch:

@@ -9,7 +9,7 @@ from loradeck_registry.store import Store
 
 
 class NumberedLog:
-    """One log. Entries are JSON objects; a decoded entry is kept, because it never changes."""
+    """One log, for any number of threads. Entries are JSON objects; a decoded one is kept, because it never changes."""
 
     def __init__(self, store: Store, folder: str) -> None:
         self._store = store
@@ -19,12 +19,15 @@ class NumberedLog:
 
     def last(self) -> int:
         """Number of the newest entry, 0 if there is none. After the first call one look-up when nothing was added."""
-        if self._last == 0:
-            self._last = max(self.numbers(), default=0)
-            return self._last
-        while self._store.size(layout.numbered(self._folder, self._last + 1)) is not None:
-            self._last += 1
-        return self._last
+        last = self._last
+        if last == 0:
+            last = max(self.numbers(), default=0)
+        else:
+            while self._store.size(layout.numbered(self._folder, last + 1)) is not None:
+                last += 1
+        # Threads may do this at once: each value is true when it is found, and an older one never replaces a newer.
+        self._last = max(self._last, last)
+        return last
 
     def numbers(self) -> list[int]:
         """Numbers of all entries, ascending."""

@@ -49,8 +49,8 @@ class Revision:
 
 
 class Registry:
-    """One registry. Safe to use from many processes and machines at once; not from several threads of one process
-    while pushing. Use `Registry.open` or `Registry.init`."""
+    """One registry. Safe to use from many threads, processes and machines at once. Use `Registry.open` or
+    `Registry.init`."""
 
     def __init__(self, store: Store, cache: Cache) -> None:
         self._store = store

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -79,6 +79,17 @@ def test_processes_share_a_cold_cache(registry: Registry, tmp_path: Path) -> Non
         contents = set(pool.map(_read, [registry.url] * 8, [tmp_path / "shared"] * 8))
     assert contents == {(tmp_path / "a" / "adapter_model.safetensors").read_bytes().hex()}
     assert not list((tmp_path / "shared" / "tmp").iterdir())
+
+
+def test_threads_share_one_registry(registry: Registry, tmp_path: Path) -> None:
+    def work(writer: int) -> list[int]:
+        return [push(registry, tmp_path / str(writer), seed=writer * 10 + n, alias="prod").number for n in range(5)]
+
+    with ThreadPoolExecutor(8) as pool:
+        numbers = [number for found in pool.map(work, range(8)) for number in found]
+    assert sorted(numbers) == list(range(1, 41))
+    assert registry.resolve("clf@latest").number == 40
+    assert len(registry.history("clf", "prod")) == 40
 
 
 def _crash(folder: Path, rounds: int) -> dict[str, int]:

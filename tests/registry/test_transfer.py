@@ -81,6 +81,11 @@ class TestImport:
             import_folder(registry, "clf", str(source), base)
         assert caught.value.reason == "SYMLINK"
 
+    def test_published_format_is_for_push(self, registry: Registry, base: ResolvedBase, tmp_path: Path) -> None:
+        source = make_tiny_adapter(base.folder, tmp_path / "a", added_tokens=2)
+        with pytest.raises(InvalidError, match="registry push"):
+            import_folder(registry, "clf", str(source), base)
+
     def test_absent_source(self, registry: Registry, base: ResolvedBase) -> None:
         for source in ("absent", "dir:/absent", "/absent/folder"):
             with pytest.raises((NotFoundError, InvalidError)):
