@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -20,8 +21,10 @@ from loradeck_registry.errors import (
     UnavailableError,
 )
 from loradeck_serve.engine.base import EngineAdapter, GenerateSettings
+from loradeck_serve.engine.probe import run_probe
 from loradeck_serve.engine.settings import EngineSettings
 from loradeck_serve.engine.vllm_engine import VllmEngine
+from loradeck_tasks.probe import Probe, ProbePrompt
 from tests.serve.engine.reference import Reference, make_reference
 from tests.support.tiny import make_tiny_adapter, make_tiny_base
 
@@ -112,7 +115,8 @@ async def stage(request, tmp_path_factory):
         max_rank=16,
         kv_cache_gib=0.25,
         vocabulary=VOCABULARY,
-        engine={"block_size": 32},
+        # So few blocks of the key-value cache that they are used again and again.
+        engine={"block_size": 32, "num_gpu_blocks_override": 40},
     )
     engine = await VllmEngine.start(settings)
     try:
@@ -309,6 +313,90 @@ async def test_damaged_adapters_are_refused_and_disturb_nobody(stage, tmp_path) 
             await anext(stage.engine.generate("refused", [1], GenerateSettings(max_tokens=1), adapter.digest))
     assert (await stage.engine.stats()).loaded == loaded
     assert [await stage.generate(PROMPTS[1], name) for name in (None, *ADAPTERS)] == before
+
+
+async def test_an_adapter_that_overflows_breaks_nobody_else(stage, tmp_path) -> None:
+    folder = tmp_path / "overflow"
+    shutil.copytree(stage.adapters["plain"].folder, folder)
+    tensors = load_file(str(folder / "adapter_model.safetensors"))
+    for name in tensors:
+        tensors[name] = tensors[name] * 1e18
+    save_file(tensors, str(folder / "adapter_model.safetensors"))
+    broken = replace(stage.adapters["plain"], digest=f"sha256:{'e' * 64}", folder=folder)
+    names = (None, *ADAPTERS)
+    before = [await stage.generate(PROMPTS[1], name, max_tokens=40) for name in names]
+    await stage.engine.load(broken)
+    stage.adapters["broken"] = broken
+    try:
+        scores = await stage.engine.score("overflow", [1, 2, 3], [[5], [6]], broken.digest)
+        assert not any(math.isfinite(value) for (value,) in scores.logprobs)
+        # Through every block, greedily and sampled, alone and beside others.
+        mixed = await asyncio.gather(
+            *(stage.generate([n, 2, 3], "broken", max_tokens=60, temperature=n % 2) for n in range(30)),
+            *(stage.generate(PROMPTS[1], name, max_tokens=40) for name in names),
+        )
+        assert mixed[30:] == before
+        for _ in range(3):
+            after = await asyncio.gather(*(stage.generate(PROMPTS[1], name, max_tokens=40) for name in names))
+            assert after == before
+        with pytest.raises(PreconditionError) as caught:
+            await run_probe(stage.engine, make_probe(stage, "plain"), broken.digest)
+        assert caught.value.reason == "PROBE_FAILED"
+    finally:
+        del stage.adapters["broken"]
+        await stage.engine.unload(broken.digest)
+    assert [await stage.generate(PROMPTS[1], name, max_tokens=40) for name in names] == before
+
+
+def make_probe(stage: Stage, name: str, prompts: list[list[int]] = PROMPTS) -> Probe:
+    """A probe as training makes it: log-probabilities where adapter and base differ most."""
+    found = []
+    for prompt in prompts:
+        trained, base = (stage.references[key].logprobs(prompt)[:VOCABULARY] for key in (name, None))
+        chosen = (trained - base).abs().topk(16).indices
+        found.append(
+            ProbePrompt(
+                token_ids=tuple(prompt),
+                candidates=tuple(chosen.tolist()),
+                adapter_logprobs=tuple(trained[chosen].tolist()),
+                base_logprobs=tuple(base[chosen].tolist()),
+            )
+        )
+    gaps = [abs(a - b) for p in found for a, b in zip(p.adapter_logprobs, p.base_logprobs, strict=True)]
+    return Probe(dtype="float32", prompts=tuple(found), distance=sum(gaps) / len(gaps))
+
+
+@pytest.mark.parametrize("name", ["plain", "three", "most"])
+async def test_probe_passes_for_the_trained_adapter_and_fails_for_another(stage, name) -> None:
+    probe = make_probe(stage, name)
+    result = await run_probe(stage.engine, probe, stage.adapters[name].digest)
+    assert result.verdict == "equal"
+    assert result.error < TOLERANCE
+    assert result.distance == pytest.approx(probe.distance, rel=1e-3)
+    other = "nine"
+    with pytest.raises(PreconditionError) as caught:
+        await run_probe(stage.engine, probe, stage.adapters[other].digest)
+    assert caught.value.reason == "PROBE_FAILED"
+
+
+async def test_probe_tells_an_adapter_without_effect_from_a_good_one(stage, tmp_path) -> None:
+    silent = EngineAdapter(
+        f"sha256:{'d' * 64}", make_tiny_adapter(stage.base, tmp_path / "silent", rank=8, seed=9, scale=0), 8
+    )
+    stage.references["silent"] = make_reference(stage.base, VOCABULARY, silent)
+    probe = make_probe(stage, "silent")
+    await stage.engine.load(silent)
+    try:
+        with pytest.raises(PreconditionError) as caught:
+            await run_probe(stage.engine, probe, silent.digest)
+        assert caught.value.reason == "INDISTINCT"
+        assert (await run_probe(stage.engine, probe, silent.digest, allow_indistinct=True)).verdict == "indistinct"
+        with pytest.raises(PreconditionError) as caught:
+            await run_probe(stage.engine, probe, stage.adapters["plain"].digest, allow_indistinct=True)
+        assert caught.value.reason == "PROBE_FAILED"
+    finally:
+        del stage.references["silent"]
+        await stage.engine.unload(silent.digest)
 
 
 async def test_unloaded_adapter_is_gone_and_can_come_back(stage) -> None:

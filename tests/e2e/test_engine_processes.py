@@ -54,6 +54,7 @@ def front_end(tmp_path):
         if left.poll() is None if isinstance(left, subprocess.Popen) else left.is_running():
             left.kill()
     process.wait()
+    process.stdout.close()
     log.close()
 
 

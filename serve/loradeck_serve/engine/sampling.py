@@ -38,8 +38,8 @@ def score_params(tokens: Sequence[int]) -> Any:
     )
 
 
-def token_prompt(tokens: Sequence[int], salt: str | None = None) -> Any:
-    """A prompt that vLLM takes as it is, without its own tokenization step; `salt` sets its cached prefix apart."""
+def token_prompt(tokens: Sequence[int]) -> Any:
+    """A prompt that vLLM takes as it is, without its own tokenization step."""
     from vllm.inputs.engine import tokens_input
 
-    return tokens_input(list(tokens), cache_salt=salt)
+    return tokens_input(list(tokens))

@@ -171,28 +171,6 @@ class VllmEngine:
         priority: int = 0,
     ) -> Scores:
         """See `base.Engine.score`. Values are over what the request can produce: -inf for everything else."""
-        return await self._score(request_id, prompt, candidates, adapter, priority, None)
-
-    async def score_apart(
-        self,
-        request_id: str,
-        prompt: Sequence[int],
-        candidates: Sequence[Sequence[int]],
-        adapter: str | None,
-        salt: str,
-    ) -> Scores:
-        """`score` with keys and values that no request without the same `salt` can ever reuse."""
-        return await self._score(request_id, prompt, candidates, adapter, 0, salt)
-
-    async def _score(
-        self,
-        request_id: str,
-        prompt: Sequence[int],
-        candidates: Sequence[Sequence[int]],
-        adapter: str | None,
-        priority: int,
-        salt: str | None,
-    ) -> Scores:
         own = checks.allowed_tokens(self._options, self._adapter(adapter))
         checks.check_candidates(candidates, self.info.rows)
         cached = 0
@@ -202,7 +180,7 @@ class VllmEngine:
             self._passes += 1
             name = f"{request_id}-{self._passes}"
             params = score_params(tokens)
-            async with self._request(name, (*prompt, *prefix), params, adapter, priority, salt) as outputs:
+            async with self._request(name, (*prompt, *prefix), params, adapter, priority) as outputs:
                 async for output in outputs:
                     if not prefix:
                         cached = int(output.num_cached_tokens or 0)
@@ -229,7 +207,6 @@ class VllmEngine:
         params: Any,
         adapter: str | None,
         priority: int,
-        salt: str | None = None,
     ) -> AsyncIterator[AsyncIterator[Any]]:
         """vLLM's outputs of one request, aborted in the engine when the block is left early for any reason."""
         from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
@@ -240,7 +217,7 @@ class VllmEngine:
         if self._stop is not None:
             raise self._gone()
         stream = self._llm.generate(
-            token_prompt(prompt, salt),
+            token_prompt(prompt),
             params,
             request_id,
             lora_request=self._requests[adapter] if adapter is not None else None,

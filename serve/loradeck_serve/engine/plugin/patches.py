@@ -24,6 +24,7 @@ def install(options: PluginOptions) -> None:
 
     if current_platform.is_cpu():
         _allow_amx()
+        _zero_new_blocks()
     state = EngineState(options)
     if options.rows > options.vocabulary:
         _patch_logits(state)
@@ -58,6 +59,19 @@ def _allow_amx() -> None:
     """
     if torch.cpu._is_amx_tile_supported():
         torch.cpu._init_amx()
+
+
+def _zero_new_blocks() -> None:
+    """Have every block of the key-value cache zeroed when a request gets it, as vLLM does for some models.
+
+    Attention on a CPU reads blocks to their end and weighs what lies behind the request's tokens with zero, and zero
+    times NaN is NaN: an adapter whose activations overflow would break whoever gets its blocks next.
+    """
+    from vllm.v1.kv_cache_interface import KVCacheConfig
+
+    if not isinstance(getattr(KVCacheConfig, "needs_kv_cache_zeroing", None), property):
+        raise RuntimeError("this vLLM cannot zero new blocks of the key-value cache: use version 0.32")
+    KVCacheConfig.needs_kv_cache_zeroing = property(lambda self: True)
 
 
 def _patch_operations() -> None:
