@@ -23,14 +23,15 @@ class ServedBase:
     """The task of a full checkpoint."""
 
     def __str__(self) -> str:
-        return f"{self.name}@{self.revision}" if self.revision else f"{self.name} (from a folder, not a registry)"
+        return f"{self.name}@{self.revision}" if self.revision else self.name
 
     def is_meant_by(self, reference: Reference) -> bool:
-        """Whether a request's reference names this base or full checkpoint.
+        """Whether a request's reference names this base or full checkpoint, which must be of the registry for that.
 
         Raises PreconditionError (OTHER_REVISION) if it names another revision of it, which needs a server of its own.
         """
-        if reference.name != self.name:
+        if reference.name != self.name or not self.digest:
+            # A base from a folder has no name in the registry, and hides no adapter there.
             return False
         other = (reference.revision is not None and reference.revision != self.revision) or (
             reference.digest is not None and reference.digest != self.digest
