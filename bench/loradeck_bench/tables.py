@@ -46,13 +46,13 @@ def load_table(summary: Mapping[str, Any]) -> Table:
     """A line per adapter and one for all; times in milliseconds from the intended send. Fits 80 columns."""
     table = Table(
         title="Load: milliseconds from the intended send",
-        caption="latency p50 and p99, time to first token p50, time per token p50, the client's own delay p99",
+        caption="p50, p99: latency; TTFT, TPOT: p50; delay: the client's own, p99",
         title_justify="left",
         caption_justify="left",
         box=box.SIMPLE_HEAD,
-        pad_edge=False,
+        collapse_padding=True,
     )
-    table.add_column("adapter", overflow="fold", min_width=16)
+    table.add_column("adapter", overflow="fold", min_width=14)
     for column in ("sent", "failed", "req/s", "tok/s", *(title for title, _, _ in _MARKS)):
         table.add_column(column, justify="right", no_wrap=True)
     for name, figures in [*summary["per_adapter"].items(), ("all", summary)]:

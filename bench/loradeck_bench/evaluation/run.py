@@ -71,6 +71,7 @@ class Evaluation:
                 metrics = evaluate_classification(gold, texts, self.labels)
             else:
                 metrics = evaluate_answers(texts, gold, extras)
+                metrics["extra_metrics"] = [name for name in metrics if ":" in name]
         except ValueError as error:
             raise InvalidError(str(error), reason="BAD_DATA", field="data") from None
         ends = [record.end for record in self.records if record.end is not None]
