@@ -1,6 +1,7 @@
 """The loader: a revision's files to local disk, through every check, into the engine, and past its probe."""
 
 import asyncio
+import itertools
 import logging
 from concurrent.futures import Executor
 from pathlib import Path
@@ -9,9 +10,10 @@ from loradeck_registry.errors import LoradeckError, PreconditionError
 from loradeck_registry.registry import Registry, Revision
 from loradeck_registry.servable import BaseShapes, check_adapter
 from loradeck_serve.engine.base import EngineAdapter
+from loradeck_serve.engine.probe import ProbeResult, run_probe
 from loradeck_serve.engine_handle import EngineHandle
-from loradeck_serve.probing import run_probe
 from loradeck_serve.served_base import ServedBase
+from loradeck_tasks.probe import Probe
 
 _log = logging.getLogger(__name__)
 
@@ -40,6 +42,7 @@ class AdapterLoader:
         self._probe = probe
         self._allow_indistinct = allow_indistinct
         self._prepared: dict[str, EngineAdapter] = {}
+        self._numbers = itertools.count(1)
 
     def is_local(self, revision: Revision) -> bool:
         """Whether the revision's files are in the local cache already."""
@@ -58,27 +61,35 @@ class AdapterLoader:
         await engine.load(adapter)
         if not self._probe:
             return
+        if revision.manifest.probe is None:
+            _log.warning("revision has no probe: loaded unproved", extra={"adapter": str(revision)})
+            return
         try:
-            result = await run_probe(engine, revision, self._allow_indistinct)
+            result = await self._run_probe(revision)
         except BaseException:
             await asyncio.shield(engine.unload(revision.digest))
             raise
-        if result is None:
-            _log.warning("revision has no probe: loaded unproved", extra={"adapter": str(revision)})
-        else:
-            _log.info(
-                "probe passed",
-                extra={
-                    "adapter": str(revision),
-                    "error": round(result.error, 6),
-                    "distance": round(result.distance, 6),
-                    "indistinct": result.indistinct,
-                },
-            )
+        _log.info("probe passed", extra={"adapter": str(revision), "error": round(result.error, 6),
+                                         "distance": round(result.distance, 6), "verdict": result.verdict})  # fmt: skip
 
     async def remove(self, revision: Revision) -> None:
         """Take it out of the engine."""
         await self._engine.get().unload(revision.digest)
+
+    async def _run_probe(self, revision: Revision) -> ProbeResult:
+        probe = Probe.model_validate(revision.manifest.probe)
+        try:
+            return await run_probe(
+                self._engine.get(),
+                probe,
+                revision.digest,
+                allow_indistinct=self._allow_indistinct,
+                name=f"probe-{next(self._numbers)}",
+            )
+        except PreconditionError as error:
+            raise PreconditionError(
+                f"{revision}: {error.message}", reason=error.reason, field="adapter", metadata=error.metadata
+            ) from error
 
     def _prepare(self, revision: Revision) -> EngineAdapter:
         assert self._registry is not None
