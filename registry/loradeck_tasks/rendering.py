@@ -3,9 +3,10 @@
 import hashlib
 import json
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from loradeck_registry.errors import InvalidError, PreconditionError
 from loradeck_tasks.task import Task
@@ -19,6 +20,9 @@ from loradeck_tasks.tokenizing import (
 )
 
 _OPEN, _CLOSE = "\ue000", "\ue001"
+_RENDERED: MutableMapping[HuggingFaceTokenizer, dict[tuple[Any, ...], str]] = WeakKeyDictionary()
+"""What a tokenizer's template made of messages. Marks stand for the values in them, so every task needs a few only."""
+_MOST_RENDERED = 256
 
 
 def render_prompt(task: Task, values: Mapping[str, str], tokenizer: HuggingFaceTokenizer) -> list[int]:
@@ -229,12 +233,19 @@ def _apply(tokenizer: HuggingFaceTokenizer, messages: list[dict[str, str]], *, g
         )
     from jinja2 import TemplateError
 
+    kept = _RENDERED.setdefault(tokenizer, {})
+    template = str(tokenizer.chat_template)
+    key = (template, tokenizer.bos_token, generation, *(tuple(message.items()) for message in messages))
+    if key in kept:
+        return kept[key]
     try:
         text: Any = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=generation)
     except TemplateError as error:
         raise PreconditionError(
             f"the base's chat template refuses the messages: {error}", reason="CHAT_TEMPLATE"
         ) from error
+    if len(kept) < _MOST_RENDERED and "strftime_now" not in template:
+        kept[key] = str(text)
     return str(text)
 
 

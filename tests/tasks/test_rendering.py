@@ -244,6 +244,19 @@ def test_base_without_a_chat_template_says_so(folder: Path) -> None:
         render_prompt(default_task("generate"), {"prompt": "Hello"}, tokenizer)
 
 
+def test_template_is_applied_once_for_all_values(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer = tokenizer_for(None, folder)
+    applied = []
+    original = tokenizer.apply_chat_template
+    monkeypatch.setattr(tokenizer, "apply_chat_template", lambda *a, **k: applied.append(a) or original(*a, **k))
+    task = default_task("generate")
+    prompts = [render_prompt(task, {"prompt": text}, tokenizer) for text in ("one", "two", "one")]
+    assert len(applied) == 1
+    assert prompts[0] == prompts[2] != prompts[1]
+    tokenizer.chat_template = tokenizer.chat_template.replace("assistant", "model")
+    assert render_prompt(task, {"prompt": "one"}, tokenizer) != prompts[0]
+
+
 class TestTokenizerFor:
     def test_added_tokens_are_at_their_ids_and_shown(self, tokenizer: Any) -> None:
         assert tokenizer.convert_tokens_to_ids(["<|label:AI|>", "<|label:B|>"]) == [320, 321]
