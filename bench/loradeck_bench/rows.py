@@ -21,6 +21,12 @@ COLUMNS: dict[str, tuple[str, ...]] = {
 }
 """Columns that each task needs; the last one is the reference."""
 
+TASKS = tuple(COLUMNS)
+"""Tasks that can be evaluated and loaded."""
+
+DEFAULT_DATA = {"classification": "pocket:classification", "short_qa": "pocket:qa", "long_qa": "pocket:qa"}
+"""Data of each task where none is named: the project's own test sets."""
+
 _POCKET = {
     "pocket:classification": loradeck_pocket.CLASSIFICATION,
     "pocket:qa": loradeck_pocket.QUESTION_ANSWERING,

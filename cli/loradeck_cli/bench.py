@@ -10,10 +10,9 @@ import click
 from loradeck_registry.errors import InvalidError, UnimplementedError
 
 if TYPE_CHECKING:
-    from loradeck_bench.load.plan import LoadPlan, Subject
+    from loradeck_bench.load.plan import LoadPlan
 
 TASKS = ("classification", "short_qa", "long_qa")
-POCKET = {"classification": "pocket:classification", "short_qa": "pocket:qa", "long_qa": "pocket:qa"}
 LATER = {
     "multilora": "Throughput and latency over the number of adapters.",
     "frontend": "The gRPC door against the engine in process.",
@@ -72,6 +71,7 @@ def load(
 
     from loradeck_bench.load.plan import LoadPlan
     from loradeck_bench.load.run import describe
+    from loradeck_bench.load.subjects import subjects
     from loradeck_bench.output import ensure_writable, write_json
     from loradeck_bench.tables import load_table
 
@@ -80,7 +80,8 @@ def load(
     if not adapters and not with_base:
         raise click.UsageError("name at least one --adapter, or --base")
     ensure_writable(json_path, records_path, html_path)
-    plan = LoadPlan(_subjects(adapters, with_base, task, data, max_tokens), **shape)
+    asked = [*adapters, *([""] if with_base else [])]
+    plan = LoadPlan(subjects(asked, task, data, max_tokens), **shape)
     console = Console(stderr=json_path == "-")
     summary = asyncio.run(_load(address, plan, timeout, records_path))
     summary["description"] = describe(summary)
@@ -155,6 +156,7 @@ def swap(
     from rich.console import Console
 
     from loradeck_bench.load.plan import LoadPlan
+    from loradeck_bench.load.subjects import subjects
     from loradeck_bench.output import ensure_writable, write_json
     from loradeck_bench.swapping import SwapPlan
     from loradeck_bench.tables import swap_table
@@ -166,7 +168,7 @@ def swap(
     if reference.alias is None:
         raise InvalidError(f"{adapter!r} names no alias: use NAME@ALIAS", reason="BAD_REFERENCE", field="adapter")
     registry = Registry.open(url)
-    load = LoadPlan(_subjects((f"{adapter}={task}",), False, task, data, None), duration=600.0, rate=rate)
+    load = LoadPlan(subjects([adapter], task, data), duration=600.0, rate=rate)
     result = asyncio.run(_swap(address, admin, registry, SwapPlan(reference.name, reference.alias, load), target))
     if back:
         registry.rollback(reference.name, reference.alias, why="end of a swap measurement")
@@ -175,32 +177,6 @@ def swap(
     Console(stderr=json_path == "-").print(swap_table(result))
     if result["failed"] or result["wrong_revision"] or not result["completed"]:
         sys.exit(1)
-
-
-def _subjects(
-    adapters: tuple[str, ...], with_base: bool, task: str | None, data: str | None, max_tokens: int | None
-) -> dict[str, "Subject"]:
-    from loradeck_bench.evaluation.run import label_set
-    from loradeck_bench.load.plan import Subject
-    from loradeck_bench.rows import read_rows
-
-    asked: dict[str, str] = {}
-    for text in adapters:
-        reference, _, named = text.partition("=")
-        chosen = named or task
-        if chosen not in TASKS:
-            raise click.UsageError(f"what is {text!r} asked? Use REF=TASK or --task with one of {', '.join(TASKS)}")
-        asked[reference] = chosen
-    if with_base:
-        if task is None:
-            raise click.UsageError("--base needs --task")
-        asked[""] = task
-    subjects: dict[str, Subject] = {}
-    for reference, chosen in asked.items():
-        rows = tuple(read_rows(data or POCKET[chosen], chosen))
-        labels = tuple(label_set(rows)) if chosen == "classification" and not reference else ()
-        subjects[reference] = Subject(reference, chosen, rows, labels, max_tokens)
-    return subjects
 
 
 async def _load(address: str, plan: "LoadPlan", seconds: float, records_path: str | None) -> dict[str, Any]:

@@ -11,8 +11,6 @@ if TYPE_CHECKING:
     from loradeck_bench.load.plan import Subject
 
 TASKS = ("classification", "short_qa", "long_qa")
-POCKET = {"classification": "pocket:classification", "short_qa": "pocket:qa", "long_qa": "pocket:qa"}
-"""Data of each task where none is named."""
 
 
 @click.group()
@@ -58,14 +56,14 @@ def run(
     from loradeck_bench.evaluation.run import embedding_extras, label_set
     from loradeck_bench.load.plan import Subject
     from loradeck_bench.output import ensure_writable, write_json
-    from loradeck_bench.rows import COLUMNS, read_rows, sample
+    from loradeck_bench.rows import COLUMNS, DEFAULT_DATA, read_rows, sample
 
     if (adapter is None) == (not of_base):
         raise click.UsageError("give either --adapter REF or --base")
     if embedding_model and task == "classification":
         raise click.UsageError("--embedding-model belongs to the question-answering tasks")
     ensure_writable(json_path)
-    source = data or POCKET[task]
+    source = data or DEFAULT_DATA[task]
     extras = embedding_extras(embedding_model)
     every = read_rows(source, task, columns=parse_columns(columns, COLUMNS[task]))
     labels = label_set(every) if task == "classification" else []

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from loradeck_cli.bench import command
-from loradeck_registry.errors import LoradeckError, UnavailableError, UnimplementedError
+from loradeck_registry.errors import InvalidError, LoradeckError, UnavailableError, UnimplementedError
 from loradeck_registry.registry import Registry
 from tests.bench.conftest import RunningServer
 from tests.bench.test_storage import push
@@ -45,14 +45,19 @@ async def test_load_writes_summary_records_and_page(scripted: RunningServer, tmp
             "either --rate or --concurrency",
         ),
         (("--rate", "1"), "at least one --adapter"),
-        (("--adapter", "a", "--rate", "1"), "REF=TASK"),
-        (("--base", "--rate", "1"), "--base needs --task"),
     ],
 )
 async def test_wrong_usage_is_said(arguments: tuple[str, ...], message: str) -> None:
     result = await invoke("load", "--address", "127.0.0.1:1", *arguments)
     assert result.exit_code == 2
     assert message in result.output
+
+
+@pytest.mark.parametrize("who", [("--adapter", "a"), ("--base",), ("--adapter", "a=poetry")])
+async def test_subject_without_a_task_is_refused(who: tuple[str, ...]) -> None:
+    result = await invoke("load", "--address", "127.0.0.1:1", "--rate", "1", *who)
+    assert isinstance(result.exception, InvalidError)
+    assert "REF=TASK" in result.exception.message
 
 
 async def test_unreachable_server_and_bad_law_are_one_clear_line() -> None:

@@ -12,9 +12,8 @@ from loradeck_bench.evaluation.baseline import tfidf_baseline
 from loradeck_bench.evaluation.run import Evaluation, label_set
 from loradeck_bench.load.plan import Subject
 from loradeck_bench.load.record import RequestRecord
-from loradeck_bench.rows import COLUMNS, Row, read_rows, sample
+from loradeck_bench.rows import COLUMNS, DEFAULT_DATA, Row, read_rows, sample
 
-DATA = {"classification": "pocket:classification", "short_qa": "pocket:qa", "long_qa": "pocket:qa"}
 TIMEOUT = 120.0
 """Seconds per request."""
 
@@ -22,7 +21,7 @@ TIMEOUT = 120.0
 @cache
 def all_rows(task: str) -> tuple[Row, ...]:
     """The whole test set of a task."""
-    return tuple(read_rows(DATA[task], task))
+    return tuple(read_rows(DEFAULT_DATA[task], task))
 
 
 def chosen_rows(task: str, plan: DemoPlan) -> tuple[Row, ...]:
@@ -84,7 +83,7 @@ def evaluate(address: str, who: Subject, plan: DemoPlan, progress: Progress, tit
 
     evaluation, unfinished = asyncio.run(ask())
     figures = evaluation.figures()
-    figures["source"] = f"{len(who.rows)} of {len(all_rows(who.task))} test rows of {DATA[who.task]}"
+    figures["source"] = f"{len(who.rows)} of {len(all_rows(who.task))} test rows of {DEFAULT_DATA[who.task]}"
     figures["items"] = evaluation.items()
     if unfinished:
         figures["unfinished"] = unfinished
@@ -93,7 +92,7 @@ def evaluate(address: str, who: Subject, plan: DemoPlan, progress: Progress, tit
 
 def baseline(plan: DemoPlan) -> dict[str, Any]:
     """TF-IDF with logistic regression, trained on the training rows, on the same test rows."""
-    train = read_rows(DATA["classification"], "classification", split="train")
+    train = read_rows(DEFAULT_DATA["classification"], "classification", split="train")
     rows = chosen_rows("classification", plan)
     figures = tfidf_baseline(
         [row["text"] for row in train],
