@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from loradeck_registry.errors import InvalidError, PreconditionError, UnimplementedError
 from loradeck_tasks.task import Task
 from loradeck_train.loss import install_completion_loss
+from loradeck_train.low_rank import install_low_rank
 from loradeck_train.recipe import Recipe
 
 _EAGER_LENGTH = 1024
@@ -59,6 +60,7 @@ def build_model(recipe: Recipe, folder: Path, task: Task, longest: int, tokenize
     model: nn.Module = causal
     if recipe.method == "lora":
         model = _with_lora(recipe, causal, added)
+        install_low_rank(model)
     if rows is not None:
         _set_rows(model, causal, added, rows)
     if not recipe.gradient_checkpointing:

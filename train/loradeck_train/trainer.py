@@ -16,6 +16,7 @@ from loradeck_train.batches import Collator, EncodedDataset, LengthGroupedSample
 from loradeck_train.callbacks import HistoryWriter, ProgressBar
 from loradeck_train.encoding import Encoded
 from loradeck_train.loss import remove_completion_loss
+from loradeck_train.low_rank import remove_low_rank
 from loradeck_train.model import TrainingModel
 from loradeck_train.recipe import Recipe
 from loradeck_train.schedule import Schedule, schedule_of
@@ -92,6 +93,7 @@ def train(
     validation_loss = float(trainer.evaluate()["eval_loss"]) if validation else None
     remove_completion_loss(prepared.causal)
     remove_completion_loss(prepared.model)
+    remove_low_rank(prepared.model)
     prepared.model.eval()
     tokens = int(trainer.state.num_input_tokens_seen)
     return TrainingResult(
