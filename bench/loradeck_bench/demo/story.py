@@ -36,7 +36,9 @@ class Demo:
     def __init__(self, plan: DemoPlan, console: Console) -> None:
         self.plan = plan
         self.progress = Progress(console, STEPS)
-        self.workplace = Workplace(plan.output.resolve(), self.progress)
+        output = plan.output.resolve()
+        # Everything that the demo reads and writes stays in its folder.
+        self.workplace = Workplace(output, self.progress, {"LORADECK_CACHE": str(output / "cache")})
         self.report: dict[str, Any] = {
             "title": "loradeck demo" + (" (quick run: its figures mean nothing)" if plan.quick else ""),
             "created": f"{datetime.now():%Y-%m-%d %H:%M}",
@@ -92,7 +94,7 @@ class Demo:
         self.workplace.run({"registry init": ["registry", "init", "--registry", url]})
         add = ["registry", "add-base", self.plan.base_name, self.plan.base, "--registry", url]
         self.workplace.run({"registry add-base": add})
-        registry = Registry.open(url)
+        registry = Registry.open(url, cache=self.workplace.output / "cache")
         base = registry.resolve(self.plan.base_name)
         self.progress.say(f"{base}, {size(base.manifest.size)}, {base.digest[:19]}")
         return registry
