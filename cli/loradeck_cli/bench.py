@@ -69,6 +69,7 @@ def load(
     """Load a server in an open loop (--rate) or a closed loop (--concurrency), with times per adapter."""
     from rich.console import Console
 
+    from loradeck_bench.extra import PAGES, require
     from loradeck_bench.load.plan import LoadPlan
     from loradeck_bench.load.run import describe
     from loradeck_bench.load.subjects import subjects
@@ -79,6 +80,8 @@ def load(
         raise click.UsageError("give either --rate or --concurrency")
     if not adapters and not with_base:
         raise click.UsageError("name at least one --adapter, or --base")
+    if html_path:
+        require(PAGES)
     ensure_writable(json_path, records_path, html_path)
     asked = [*adapters, *([""] if with_base else [])]
     plan = LoadPlan(subjects(asked, task, data, max_tokens), **shape)

@@ -16,6 +16,9 @@ def command(base: str | None, output: Path, quick: bool) -> None:
 
     from rich.console import Console
 
+    from loradeck_bench.extra import ENGINE, METRICS, PAGES, TRAINING, require
+
+    require(METRICS, PAGES, TRAINING, ENGINE)
     from loradeck_bench.demo.plan import DemoPlan, name_of_base
     from loradeck_bench.demo.story import Demo
     from loradeck_bench.report.units import duration

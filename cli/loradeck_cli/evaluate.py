@@ -52,6 +52,9 @@ def run(
     """Ask every row of a data set and score the answers, with 95 % intervals."""
     from rich.console import Console
 
+    from loradeck_bench.extra import METRICS, require
+
+    require(METRICS)
     from loradeck_bench.columns import parse_columns
     from loradeck_bench.evaluation.run import embedding_extras, label_set
     from loradeck_bench.load.plan import Subject

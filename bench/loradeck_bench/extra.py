@@ -1,0 +1,28 @@
+"""Says which extra to install when a measurement needs libraries that the plain install does not bring."""
+
+from importlib.util import find_spec
+
+from loradeck_registry.errors import PreconditionError
+
+METRICS = ("sklearn", "sacrebleu", "rouge_score")
+"""What evaluation needs."""
+PAGES = ("jinja2", "matplotlib")
+"""What HTML reports need."""
+TRAINING = ("torch", "transformers", "peft")
+"""What training needs."""
+ENGINE = ("vllm", "grpc_health")
+"""What serving needs."""
+
+_EXTRAS = {METRICS: "bench", PAGES: "bench", TRAINING: "train", ENGINE: "serve-cpu (or serve-gpu)"}
+
+
+def require(*needs: tuple[str, ...]) -> None:
+    """Raise PreconditionError (MISSING_PACKAGE) naming the extra if a module of `needs` is not installed."""
+    for modules in needs:
+        missing = [module for module in modules if find_spec(module) is None]
+        if missing:
+            raise PreconditionError(
+                f"this needs {', '.join(missing)}: install the extra {_EXTRAS[modules]}, "
+                "for example pip install 'loradeck[train,serve-cpu,bench]'",
+                reason="MISSING_PACKAGE",
+            )
