@@ -103,6 +103,12 @@ def test_resumed_run_equals_an_uninterrupted_one(method: str, recipe_of: Build, 
     with pytest.raises(PreconditionError, match="another recipe") as caught:
         _run(recipe_of(**changes, seed=9), tmp_path / "cut", resume=True)
     assert caught.value.reason == "RESUME_MISMATCH"
+    # A checkpoint whose writing was cut short by a kill is passed over.
+    shutil.copytree(
+        tmp_path / "cut" / "checkpoints" / "checkpoint-8", tmp_path / "cut" / "checkpoints" / "checkpoint-9"
+    )
+    state = tmp_path / "cut" / "checkpoints" / "checkpoint-9" / "trainer_state.json"
+    state.write_text(state.read_text()[:100])
     resumed = _run(recipe_of(**changes), tmp_path / "cut", resume=True)
     assert _losses(resumed) == _losses(whole)
     assert resumed.manifest.files == whole.manifest.files

@@ -54,13 +54,22 @@ def open_output(output: Path, prepared: Prepared, resume: bool) -> Path | None:
 
 
 def newest_checkpoint(output: Path) -> Path | None:
-    """The newest complete checkpoint: the trainer writes its state file last."""
+    """The newest complete checkpoint: the trainer writes its state file last, so one cut short by a kill has none or a
+    damaged one."""
     found = [
         (int(folder.name.rpartition("-")[2]), folder)
         for folder in (output / CHECKPOINTS).glob("checkpoint-*")
-        if folder.name.rpartition("-")[2].isdigit() and (folder / _COMPLETE).is_file()
+        if folder.name.rpartition("-")[2].isdigit() and _is_complete(folder)
     ]
     return max(found)[1] if found else None
+
+
+def _is_complete(folder: Path) -> bool:
+    try:
+        json.loads((folder / _COMPLETE).read_bytes())
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def remove_checkpoints(output: Path) -> None:

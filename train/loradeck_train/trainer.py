@@ -118,7 +118,7 @@ def training_arguments(recipe: Recipe, schedule: Schedule, output: Path) -> Trai
         learning_rate=settings.learning_rate,
         lr_scheduler_type="constant_with_warmup" if settings.scheduler == "constant" else settings.scheduler,
         warmup_steps=schedule.warmup_steps,
-        optim="adamw_torch",
+        optim="adamw_torch_fused",
         weight_decay=settings.weight_decay,
         adam_beta1=settings.beta1,
         adam_beta2=settings.beta2,
