@@ -457,7 +457,7 @@ async def test_bad_prompts_are_refused(stage, prompt, reason) -> None:
 
 async def test_a_dead_engine_says_so_and_leaves_no_process(stage) -> None:
     """Last on purpose: it ends the engine of this architecture."""
-    children = stage.engine._children
+    children = stage.engine.processes
     assert len(children) >= 2
 
     async def long_request() -> None:

@@ -54,16 +54,24 @@ class Arm:
         self.every = every
         """Measured every so many rounds: a slow arm need not hold the others up."""
         self.tokens_per_s: list[float] = []
+        self.cpu_ms_per_token: list[float] = []
+        """Time on a core of the engine's processes: what a crowded machine moves least."""
         self._requests = 0
 
     async def measure(self, load: Load, seed: int) -> None:
         """One round with prompts of its own, so that the prefix cache has no part."""
         prompts = make_prompts(load.concurrency, load.prompt_tokens, self.engine.info.rows, seed)
         jobs = [(prompt, self.targets[number % len(self.targets)]) for number, prompt in enumerate(prompts)]
-        start = time.perf_counter()
+        start, cpu = time.perf_counter(), self._cpu_seconds()
         counts = await asyncio.gather(*(self.answer(prompt, target, load.output_tokens) for prompt, target in jobs))
-        seconds = time.perf_counter() - start
-        self.tokens_per_s.append(sum(map(len, counts)) / seconds)
+        seconds, cpu = time.perf_counter() - start, self._cpu_seconds() - cpu
+        tokens = sum(map(len, counts))
+        self.tokens_per_s.append(tokens / seconds)
+        self.cpu_ms_per_token.append(1000 * cpu / tokens)
+
+    def _cpu_seconds(self) -> float:
+        times = [process.cpu_times() for process in self.engine.processes]
+        return float(sum(used.user + used.system for used in times))
 
     async def answer(self, prompt: list[int], target: str | None, count: int) -> list[int]:
         """Greedy tokens."""
@@ -140,7 +148,7 @@ async def compare(base: Path, load: Load, *, stock: bool, bare: bool, replies: i
                     print(f"round {number} {arm.name}: {arm.tokens_per_s[-1]:.0f} tokens/s", file=sys.stderr)
         for arm in arms:
             # The first round is a warm-up.
-            del arm.tokens_per_s[0]
+            del arm.tokens_per_s[0], arm.cpu_ms_per_token[0]
         result = summarize(arms) | {"load": asdict(load), "dtype": engine.info.dtype, "vllm": engine.info.version}
         if replies:
             result |= await count_wrong(arms[0], load, replies)
@@ -158,6 +166,7 @@ def summarize(arms: Sequence[Arm]) -> dict[str, Any]:
     first = arms[0]
     for arm in arms:
         result[f"{arm.name}_tokens_per_s"] = round(statistics.median(arm.tokens_per_s), 1)
+        result[f"{arm.name}_cpu_ms_per_token"] = round(statistics.median(arm.cpu_ms_per_token), 4)
         result[f"{arm.name}_rounds"] = [round(value, 1) for value in arm.tokens_per_s]
     for arm in arms[1:]:
         ratios = [mine / other for mine, other in zip(first.tokens_per_s[:: arm.every], arm.tokens_per_s, strict=True)]

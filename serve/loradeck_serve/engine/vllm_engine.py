@@ -42,7 +42,8 @@ class VllmEngine:
         self._llm = llm
         self._options = options
         self._state = state
-        self._children = processes.engine_processes(llm)
+        self.processes = processes.engine_processes(llm)
+        """The engine's own processes (psutil)."""
         self._numbers: dict[str, int] = {}
         self._requests: dict[str, Any] = {}
         self._adapters: dict[str, EngineAdapter] = {}
@@ -290,6 +291,6 @@ class VllmEngine:
 
     async def _end(self) -> None:
         death = self._watch()
-        await asyncio.to_thread(processes.end_engine, self._llm, self._children)
+        await asyncio.to_thread(processes.end_engine, self._llm, self.processes)
         await death
         processes.forget_engine(self._llm)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from loradeck_serve.engine.plugin import operations
+from loradeck_serve.engine.plugin.kernel import load_kernel
 from loradeck_serve.engine.plugin.plan import plan_batch
 
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 4e-2}
@@ -18,7 +19,7 @@ BATCHES = {
     "mixed": [-1, 0, 2, 2, -1, 1, 0, 0, 2, -1],
     "sorted": [0, 0, 1, 1, 2, 2],
 }
-SLICES = ((24,), (16, 8, 8))
+SLICES = ((24,), (16, 8, 8), (100, 70))
 
 
 def make_stacks(slots: int, rank: int, inputs: int, slices: tuple[int, ...], dtype: torch.dtype, seed: int = 0):
@@ -42,9 +43,21 @@ def add_grouped(y, x, a, b, slices, slots, ranks):
         operations.add_lora(y, x, a, b, slices, plan)
 
 
-@pytest.fixture(params=[add_packed, add_grouped], ids=["packed", "grouped"])
+def add_by_kernel(y, x, a, b, slices, slots, ranks):
+    kernel = load_kernel()
+    if kernel is None:
+        pytest.skip("no C compiler here")
+    plan = plan_batch(slots, ranks)
+    if plan is not None:
+        layer = operations.PackedLayer(a, b, slices, torch.float32)
+        layer.update([group.slot for group in plan.groups], ranks, [1] * len(ranks))
+        assert layer.fits(kernel, y, x)
+        layer.add_by_kernel(kernel, y, x, plan)
+
+
+@pytest.fixture(params=[add_packed, add_grouped, add_by_kernel], ids=["packed", "grouped", "kernel"])
 def add(request):
-    """Both ways to compute the same."""
+    """All ways to compute the same."""
     return request.param
 
 
@@ -112,6 +125,17 @@ def test_a_row_of_infinite_activations_breaks_only_itself(add) -> None:
     found = y.clone()
     add(found, x, a, b, (24,), slots, [8, 8])
     assert found[[0, 1, 3]].isfinite().all()
+
+
+@pytest.mark.parametrize("inputs", [1, 15, 16, 33, 700])
+def test_widths_that_fit_no_vector_are_exact(add, inputs) -> None:
+    slots = [0, 1, -1, 1]
+    a, b = make_stacks(2, 3, inputs, (130, 5), torch.bfloat16)
+    x, y = torch.randn(4, inputs).bfloat16(), torch.randn(4, 135).bfloat16()
+    found = y.clone()
+    add(found, x, a, b, (130, 5), slots, [3, 3])
+    wanted = reference(y, x, a, b, slots)
+    assert (found.double() - wanted).abs().max() < 4e-2 * max(1.0, wanted.abs().max())
 
 
 def test_only_the_rank_of_the_adapter_is_computed(add) -> None:

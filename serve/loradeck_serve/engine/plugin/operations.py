@@ -4,11 +4,14 @@ Rows of other slots, and rows of none, are never read for a slot nor written by 
 product, so that a slot full of NaN or infinity cannot reach them.
 """
 
+import ctypes
+import itertools
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from loradeck_serve.engine.plugin.kernel import MAX_INPUT, MAX_RANK, Kernel, Layer
 from loradeck_serve.engine.plugin.plan import Plan
 
 
@@ -19,13 +22,24 @@ class PackedLayer:
     columns], block-diagonal. A slot is copied when it was filled anew since it was last used.
     """
 
-    def __init__(self, a_stacked: Sequence[Tensor], b_stacked: Sequence[Tensor], slices: Sequence[int]) -> None:
+    def __init__(
+        self,
+        a_stacked: Sequence[Tensor],
+        b_stacked: Sequence[Tensor],
+        slices: Sequence[int],
+        dtype: torch.dtype | None = None,
+    ) -> None:
         """Take `a_stacked` of [slots, 1, largest rank, input] and `b_stacked` of [slots, 1, width, largest rank], one
-        per slice, and the slices' widths, from column 0 on."""
+        per slice, and the slices' widths, from column 0 on. `dtype` is the precision of the products, by default that
+        of the stacks."""
+        self._dtype = dtype or a_stacked[0].dtype
         self._sources = list(zip(a_stacked, b_stacked, slices, strict=True))
         self._rank = 0
         self._versions: list[int] = []
         self.a = self.b = torch.empty(0)
+        self._starts = torch.tensor([0, *itertools.accumulate(slices)])
+        self._layer = Layer()
+        self._address = ctypes.addressof(self._layer)
 
     def update(self, slots: Sequence[int], ranks: Sequence[int], versions: Sequence[int]) -> None:
         """Bring `slots` up to date: `versions` counts how often each slot was filled."""
@@ -42,8 +56,18 @@ class PackedLayer:
         slots, columns = a.shape[0], sum(width for _, _, width in self._sources)
         self._rank = rank
         self._versions = [-1] * slots
-        self.a = a.new_zeros(slots, len(self._sources) * rank, a.shape[-1])
-        self.b = a.new_zeros(slots, len(self._sources) * rank, columns)
+        self.a = torch.zeros(slots, len(self._sources) * rank, a.shape[-1], dtype=self._dtype)
+        self.b = torch.zeros(slots, len(self._sources) * rank, columns, dtype=self._dtype)
+        self._layer = Layer(
+            self.a.data_ptr(),
+            self.b.data_ptr(),
+            a.shape[-1],
+            columns,
+            rank,
+            len(self._sources),
+            self._starts.data_ptr(),
+        )
+        self._address = ctypes.addressof(self._layer)
 
     def _copy(self, slot: int, rank: int) -> None:
         self.a[slot] = 0
@@ -55,26 +79,43 @@ class PackedLayer:
             self.b[slot, first : first + rank, start : start + width] = b[slot, 0, :width, :rank].t()
             start += width
 
+    def fits(self, kernel: Kernel, y: Tensor, x: Tensor) -> bool:
+        """Whether `kernel` can do `add` on these."""
+        return (
+            self._dtype == torch.float32
+            and x.dtype == y.dtype
+            and x.dtype in (torch.float32, torch.bfloat16)
+            and x.stride(1) == y.stride(1) == 1
+            and x.shape[1] <= MAX_INPUT
+            and self.a.shape[1] <= MAX_RANK
+        )
+
+    def add_by_kernel(self, kernel: Kernel, y: Tensor, x: Tensor, plan: Plan) -> None:
+        """`add`, for what `fits`."""
+        kernel.add(y, x, plan.rows, plan.slots, self._address)
+
     def add(self, y: Tensor, x: Tensor, plan: Plan) -> None:
         """Add x A^T B^T to `y` [n, columns] in place, for `x` [n, input], with each row's own slot."""
         if plan.padded is None:
             for group in plan.groups:
                 a, b = self.a[group.slot], self.b[group.slot]
+                own = x if group.rows is None else x.index_select(0, group.rows)
+                change = (own.to(self._dtype) @ a.t()) @ b
                 if group.rows is None:
-                    y.addmm_(x @ a.t(), b)
+                    y.add_(change)
                 else:
-                    y.index_add_(0, group.rows, (x.index_select(0, group.rows) @ a.t()) @ b)
+                    y.index_add_(0, group.rows, change.to(y.dtype))
             return
         padded, count = plan.padded, len(plan.groups)
         if padded.first is not None:
             a, b = self.a.narrow(0, padded.first, count), self.b.narrow(0, padded.first, count)
         else:
             a, b = self.a.index_select(0, padded.slots), self.b.index_select(0, padded.slots)
-        own = x.index_select(0, padded.gather).view(count, padded.size, x.shape[1])
+        own = x.index_select(0, padded.gather).to(self._dtype).view(count, padded.size, x.shape[1])
         change = torch.bmm(torch.bmm(own, a.transpose(1, 2)), b).view(count * padded.size, b.shape[2])
         if padded.positions is not None:
             change = change.index_select(0, padded.positions)
-        y.index_add_(0, padded.rows, change)
+        y.index_add_(0, padded.rows, change.to(y.dtype))
 
 
 def add_lora(

@@ -44,6 +44,10 @@ class Plan:
     """The groups of one batch, never empty."""
 
     groups: tuple[Group, ...]
+    rows: Tensor
+    """Rows that have a slot, by slot (int64)."""
+    slots: Tensor
+    """Slot of each of `rows` (int64)."""
     padded: Padded | None
     """Set where one padded product is cheaper than one product per group."""
 
@@ -60,17 +64,17 @@ def plan_batch(slots: Sequence[int], ranks: Sequence[int]) -> Plan | None:
         return None
     order = active[np.argsort(of_row[active], kind="stable")]
     found, counts = np.unique(of_row[order], return_counts=True)
+    rows, row_slots = torch.from_numpy(order), torch.from_numpy(of_row[order])
     if len(found) == 1 and counts[0] == len(of_row):
-        return Plan((Group(int(found[0]), int(table[found[0]]), None),), None)
+        return Plan((Group(int(found[0]), int(table[found[0]]), None),), rows, row_slots, None)
     ends = np.cumsum(counts)
-    rows = torch.from_numpy(order)
     groups = tuple(
         Group(int(slot), int(table[slot]), rows[end - count : end])
         for slot, count, end in zip(found, counts, ends, strict=True)
     )
     size = int(counts.max())
     if len(found) == 1 or len(found) * size > PADDING * len(order):
-        return Plan(groups, None)
+        return Plan(groups, rows, row_slots, None)
     # Padding repeats the first row of each group: what is computed for it is never used.
     offsets = np.arange(size)
     inside = offsets < counts[:, None]
@@ -79,6 +83,8 @@ def plan_batch(slots: Sequence[int], ranks: Sequence[int]) -> Plan | None:
     gap_free = int(found[-1] - found[0]) + 1 == len(found)
     return Plan(
         groups,
+        rows,
+        row_slots,
         Padded(
             slots=torch.from_numpy(found),
             first=int(found[0]) if gap_free else None,

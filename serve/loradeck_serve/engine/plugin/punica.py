@@ -8,7 +8,13 @@ from torch import Tensor
 from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 
 from loradeck_serve.engine.plugin import operations
+from loradeck_serve.engine.plugin.kernel import load_kernel
 from loradeck_serve.engine.plugin.plan import Plan, plan_batch
+
+SMALL_ROWS = 256
+SMALL_COLUMNS = 8192
+"""Up to so many rows, and columns of input and output together, a product costs mostly its start: it is computed in
+float32, by the kernel if there is one."""
 
 
 class GroupedPunicaWrapper(PunicaWrapperCPU):  # type: ignore[misc]
@@ -22,7 +28,8 @@ class GroupedPunicaWrapper(PunicaWrapperCPU):  # type: ignore[misc]
         config = kwargs["lora_config"]
         self._ranks = [int(config.max_lora_rank)] * int(config.max_loras)
         self._versions = [0] * int(config.max_loras)
-        self._packed: dict[int, operations.PackedLayer] = {}
+        self._packed: dict[tuple[int, bool], operations.PackedLayer] = {}
+        self._kernel = load_kernel()
         self._tokens: Plan | None = None
         self._sampled: Plan | None = None
 
@@ -61,12 +68,18 @@ class GroupedPunicaWrapper(PunicaWrapperCPU):  # type: ignore[misc]
         plan = self._tokens
         if plan is None:
             return
-        key = id(lora_a_stacked[0])
+        small = len(x) <= SMALL_ROWS and x.shape[1] + y.shape[1] <= SMALL_COLUMNS
+        key = id(lora_a_stacked[0]), small
         packed = self._packed.get(key)
         if packed is None:
-            packed = self._packed[key] = operations.PackedLayer(lora_a_stacked, lora_b_stacked, output_slices)
+            dtype = torch.float32 if small else None
+            packed = operations.PackedLayer(lora_a_stacked, lora_b_stacked, output_slices, dtype)
+            self._packed[key] = packed
         packed.update([group.slot for group in plan.groups], self._ranks, self._versions)
-        packed.add(y, x, plan)
+        if small and self._kernel is not None and packed.fits(self._kernel, y, x):
+            packed.add_by_kernel(self._kernel, y, x, plan)
+        else:
+            packed.add(y, x, plan)
 
     def add_lora_embedding(
         self, y: Tensor, x: Tensor, lora_b_stacked: Tensor, add_inputs: bool = True, **kwargs: Any
