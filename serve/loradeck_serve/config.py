@@ -64,6 +64,15 @@ class Limits(_Strict):
     queue_per_adapter: int = Field(default=512, ge=1, description="requests waiting for dispatch, of one adapter")
     concurrent: int = Field(default=256, ge=1, description="requests in the engine at once")
     concurrent_per_adapter: int = Field(default=256, ge=1, description="requests of one adapter in the engine at once")
+    concurrent_per_caller: int = Field(
+        default=0, ge=0, description="requests of one caller (x-loradeck-caller) in the engine at once; 0 is no bound"
+    )
+    rate_per_adapter: float = Field(
+        default=0, ge=0, description="requests of one adapter per second; more wait in the queue; 0 is no bound"
+    )
+    rate_per_caller: float = Field(
+        default=0, ge=0, description="requests of one caller per second; more wait in the queue; 0 is no bound"
+    )
     load_wait_seconds: float = Field(
         default=20, gt=0, description="longest wait for room in host memory before RESOURCE_EXHAUSTED"
     )
@@ -80,6 +89,9 @@ class Fairness(_Strict):
 
     quantum_seconds: float = Field(
         default=0.5, gt=0, le=60, description="how long an adapter may hold a slot while another one waits for it"
+    )
+    swaps_per_second: float = Field(
+        default=0, ge=0, description="adapters that come into a slot per second, beside those in one; 0 is no bound"
     )
     prompt_token_cost: float = Field(default=1.0, gt=0, description="virtual time of one prompt token")
     output_token_cost: float = Field(default=2.0, gt=0, description="virtual time of one output token")

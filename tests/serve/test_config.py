@@ -1,11 +1,13 @@
 """The server's configuration: file, environment, command line, and what is refused."""
 
+import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from loradeck_registry.errors import InvalidError, NotFoundError
-from loradeck_serve.config import Address, load_config
+from loradeck_serve.config import Address, ServerConfig, load_config
 
 
 def test_command_line_wins_over_environment_over_file(tmp_path: Path) -> None:
@@ -63,6 +65,14 @@ def test_missing_and_broken_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(InvalidError, match="is not YAML") as raised:
         load_config(broken, {}, {})
     assert "\n" not in raised.value.message
+
+
+def test_documented_example_is_valid() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "serving.md").read_text(encoding="utf-8")
+    examples = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    assert examples
+    for example in examples:
+        ServerConfig.model_validate(yaml.safe_load(example))
 
 
 def test_addresses_are_read_and_written() -> None:

@@ -176,6 +176,15 @@ async def test_one_load_serves_all_who_wait(start: Start) -> None:
     assert again.provenance.load_time.ToNanoseconds() == 0
 
 
+async def test_first_requests_of_a_fresh_server_may_come_all_at_once(start: Start) -> None:
+    running = await start(limits={"concurrent": 64})
+    names = ["clf", "clf-text", "clf@2"] * 20
+    replies = await asyncio.gather(
+        *(running.inference.Classify(inference.ClassifyRequest(adapter=name, text="x")) for name in names)
+    )
+    assert len(replies) == len(names)
+
+
 async def test_stop_lets_running_requests_end_and_refuses_new_ones(start: Start) -> None:
     running = await start(engine={"step_seconds": 0.05})
     call = aiter(running.inference.AnswerLong(LONG))

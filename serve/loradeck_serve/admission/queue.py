@@ -1,6 +1,7 @@
 """The queue in front of the engine: bounded, fair between adapters, and never wider than the engine's slots."""
 
 import asyncio
+import math
 import time
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable
@@ -8,7 +9,9 @@ from contextlib import asynccontextmanager
 
 from loradeck_registry.errors import ExhaustedError
 from loradeck_serve.admission.fairness import VirtualTokens
+from loradeck_serve.admission.rates import Rates
 from loradeck_serve.config import Fairness, Limits
+from loradeck_serve.residency.slots import SlotOrder
 
 BASE = ""
 """Key of requests without an adapter: they need no slot."""
@@ -17,9 +20,10 @@ BASE = ""
 class Place:
     """One request's place, from entering the queue to leaving the engine."""
 
-    def __init__(self, queue: "AdmissionQueue", name: str) -> None:
+    def __init__(self, queue: "AdmissionQueue", name: str, caller: str) -> None:
         self._queue = queue
         self.name = name
+        self.caller = caller
         self.key = BASE
         self.prompt_tokens = 0
         self.queue_seconds = 0.0
@@ -47,6 +51,7 @@ class AdmissionQueue:
     virtual time among those that may run: total and per-adapter concurrency bounds hold, and at most `slots` distinct
     adapters run at a time. An adapter that has held a slot longer than the quantum gets no further turns while
     another one waits for a slot, so its running requests end and the slot passes on. Base requests need no slot.
+    Rates, and the bounds of callers, hold requests back without holding up those behind them.
     """
 
     def __init__(
@@ -66,6 +71,14 @@ class AdmissionQueue:
         """When each running adapter took its slot."""
         self._waiting: dict[str, deque[Place]] = {}
         self._emptied = asyncio.Event()
+        self._running_by_caller: Counter[str] = Counter()
+        self._adapter_rates = Rates(limits.rate_per_adapter)
+        self._caller_rates = Rates(limits.rate_per_caller)
+        self._swap_rate = Rates(fairness.swaps_per_second)
+        self._recent = SlotOrder(slots)
+        """What the engine's slots hold, to tell a swap from a return."""
+        self._timer: asyncio.TimerHandle | None = None
+        """Set while a rate alone holds somebody back."""
         self._interval = 0.05
         """Smoothed seconds between two requests leaving."""
         self._last_left: float | None = None
@@ -104,13 +117,16 @@ class AdmissionQueue:
             await self._emptied.wait()
 
     @asynccontextmanager
-    async def enter(self, name: str) -> AsyncIterator[Place]:
-        """Take a place for a request of adapter `name` (empty: the base). Raises ExhaustedError when full."""
+    async def enter(self, name: str, caller: str = "") -> AsyncIterator[Place]:
+        """Take a place for a request of adapter `name` (empty: the base). Raises ExhaustedError when full.
+
+        `caller` is who asks, if that is known: an empty one has no bounds of its own.
+        """
         if self.waiting >= self._limits.queue:
             raise self._full("the server's queue is full", self.waiting)
         if self.waiting_of(name) >= self._limits.queue_per_adapter:
             raise self._full(f"the queue of {name or 'the base'} is full", self.waiting_of(name))
-        place = Place(self, name)
+        place = Place(self, name, caller)
         if not self._inside[name]:
             self.fairness.arrive(name, [n for n, count in self._inside.items() if count])
         self._inside[name] += 1
@@ -131,6 +147,7 @@ class AdmissionQueue:
         if place.running:
             self._decrease(self._running_by_name, place.name)
             self._decrease(self._running, place.key)
+            self._decrease(self._running_by_caller, place.caller)
             if not self._running[place.key]:
                 self._since.pop(place.key, None)
             now = self._clock()
@@ -158,39 +175,81 @@ class AdmissionQueue:
     def _pump(self) -> None:
         while self._running.total() < self._limits.concurrent and (place := self._next()) is not None:
             queue = self._waiting[place.key]
-            queue.popleft()
+            queue.remove(place)
             if not queue:
                 del self._waiting[place.key]
-            assert place.turn is not None
-            place.running = True
-            place.priority = int(self.fairness.of(place.name))
-            self.fairness.prompt(place.name, place.prompt_tokens)
-            if place.key != BASE and place.key not in self._running:
-                self._since[place.key] = self._clock()
-            self._running[place.key] += 1
-            self._running_by_name[place.name] += 1
-            if not place.turn.done():
-                place.turn.set_result(None)
+            self._start(place)
+
+    def _start(self, place: Place) -> None:
+        now = self._clock()
+        place.running = True
+        place.priority = int(self.fairness.of(place.name))
+        self.fairness.prompt(place.name, place.prompt_tokens)
+        self._adapter_rates.take(place.name, now)
+        self._caller_rates.take(place.caller, now)
+        if place.key != BASE:
+            if place.key not in self._running:
+                self._since[place.key] = now
+            if not self._recent.touch(place.key):
+                self._swap_rate.take("", now)
+        self._running[place.key] += 1
+        self._running_by_name[place.name] += 1
+        self._running_by_caller[place.caller] += 1
+        assert place.turn is not None
+        if not place.turn.done():
+            place.turn.set_result(None)
 
     def _next(self) -> Place | None:
-        """The first waiting request of the adapter that goes next, or None if nobody may run now."""
+        """The request that goes next, or None if nobody may run now: if a rate alone is in the way, a timer is set."""
         free_slot = len(self._since) < self._slots
         outsiders = any(key != BASE and key not in self._since for key in self._waiting)
         now = self._clock()
         best: Place | None = None
+        shortest = math.inf
         for key, queue in self._waiting.items():
-            place = queue[0]
-            if self._running_by_name[place.name] >= self._limits.concurrent_per_adapter:
+            if not self._may_run(key, now, free_slot, outsiders):
                 continue
-            if key != BASE:
-                holds = key in self._since
-                if not holds and not free_slot:
-                    continue
-                if holds and outsiders and not free_slot and now - self._since[key] >= self._quantum:
-                    continue
-            if best is None or self._rank(place) < self._rank(best):
+            place, wait = self._first(queue, now)
+            shortest = min(shortest, wait)
+            if place is not None and (best is None or self._rank(place) < self._rank(best)):
                 best = place
+        if best is None and shortest < math.inf:
+            self._wake_in(shortest)
         return best
+
+    def _may_run(self, key: str, now: float, free_slot: bool, outsiders: bool) -> bool:
+        """Whether the adapter has a slot, or may take one."""
+        if key == BASE:
+            return True
+        if key not in self._since:
+            return free_slot
+        return free_slot or not outsiders or now - self._since[key] < self._quantum
+
+    def _first(self, queue: deque[Place], now: float) -> tuple[Place | None, float]:
+        """The first request of an adapter that no bound holds back, or how long until a rate lets one go."""
+        head = queue[0]
+        if self._running_by_name[head.name] >= self._limits.concurrent_per_adapter:
+            return None, math.inf
+        swap = 0.0 if head.key == BASE or head.key in self._recent else self._swap_rate.wait("", now)
+        common = max(self._adapter_rates.wait(head.name, now), swap)
+        if common:
+            return None, common
+        shortest = math.inf
+        for place in queue:
+            if not place.caller:
+                return place, 0.0
+            if 0 < self._limits.concurrent_per_caller <= self._running_by_caller[place.caller]:
+                continue
+            wait = self._caller_rates.wait(place.caller, now)
+            if not wait:
+                return place, 0.0
+            shortest = min(shortest, wait)
+        return None, shortest
+
+    def _wake_in(self, seconds: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._pump)
 
     def _rank(self, place: Place) -> tuple[float, int]:
         """Least virtual time first; of equals, who has fewer requests running."""

@@ -77,7 +77,7 @@ class Dispatcher:
         self._gate.check()
         self._engine.get()
         name = target.name if target.adapter is not None else BASE
-        async with self._queue.enter(name) as place:
+        async with self._queue.enter(name, call.caller) as place:
             if target.adapter is None:
                 await place.dispatch(BASE, prompt_tokens)
                 yield self._admitted(call, target, place, None)

@@ -33,6 +33,11 @@ class Tokenizers:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="tokenize")
         self._kept: OrderedDict[object, _Guarded] = OrderedDict()
         self._lock = threading.Lock()
+        self._building = threading.Lock()
+
+    async def warm_up(self, task: Task) -> None:
+        """Load the base's tokenizer and use it once. Raises PreconditionError if there is none that can be used."""
+        await self._run(task, lambda tokenizer: tokenizer.encode("text"))
 
     async def render(self, task: Task, values: Mapping[str, str]) -> list[int]:
         """Token ids of the task's prompt with `values` in its template."""
@@ -85,15 +90,21 @@ class Tokenizers:
     def _guarded(self, task: Task) -> _Guarded:
         from loradeck_tasks.rendering import tokenizer_for
 
-        key = task.added_tokens
+        # The digests too: they are what `tokenizer_for` compares with the base's own.
+        key = (task.added_tokens, task.tokenizer_digest, task.chat_template_digest)
         with self._lock:
             guarded = self._kept.get(key)
             if guarded is not None:
                 self._kept.move_to_end(key)
                 return guarded
-        guarded = _Guarded(tokenizer_for(task, self._base))
-        with self._lock:
-            guarded = self._kept.setdefault(key, guarded)
-            while len(self._kept) > KEPT:
-                self._kept.popitem(last=False)
+        # One at a time: the first import of transformers does not bear two threads.
+        with self._building:
+            with self._lock:
+                if key in self._kept:
+                    return self._kept[key]
+            guarded = _Guarded(tokenizer_for(task, self._base))
+            with self._lock:
+                self._kept[key] = guarded
+                while len(self._kept) > KEPT:
+                    self._kept.popitem(last=False)
             return guarded
