@@ -99,6 +99,108 @@ async def test_an_adapter_gives_its_slot_up_after_the_quantum_when_others_wait()
         # Within its quantum the adapter goes on, if it is its turn: b has had nothing, but there is no slot for it.
         assert b.running == ["a1", "a2"]
         b.clock.now = 1.0
+        await b.add("a3", "a")
+        assert b.running == ["a1", "a2"]
+        await b.end("a1", "a2")
+        assert b.running == ["b1"]
+        await b.end("b1")
+        assert b.running == ["a3"]
+
+
+async def test_an_adapter_alone_is_not_stopped_by_the_quantum() -> None:
+    async with bench(slots=1) as b:
+        await b.add("a1", "a")
+        b.clock.now = 100.0
+        await b.add("a2", "a")
+        assert b.running == ["a1", "a2"]
+
+
+async def test_full_queue_refuses_and_recovers() -> None:
+    async with bench(queue=2, concurrent=1) as b:
+        for index in range(3):
+            await b.add(f"r{index}", "a")
+        with pytest.raises(ExhaustedError) as raised:
+            async with b.queue.enter("b"):
+                pass
+        assert raised.value.reason == "QUEUE_FULL"
+        assert raised.value.retry_after is not None
+        await b.end("r0")
+        async with b.queue.enter("b"):
+            pass
+
+
+async def test_one_adapter_cannot_fill_the_queue_of_all() -> None:
+    async with bench(queue=10, queue_per_adapter=2, concurrent=1) as b:
+        for index in range(3):
+            await b.add(f"r{index}", "a")
+        with pytest.raises(ExhaustedError, match="queue of a"):
+            async with b.queue.enter("a"):
+                pass
+        async with b.queue.enter("b"):
+            pass
+
+
+async def test_concurrency_of_one_adapter_is_bounded() -> None:
+    async with bench(concurrent_per_adapter=2) as b:
+        for index in range(3):
+            await b.add(f"a{index}", "a")
+        await b.add("b0", "b")
+        assert b.running == ["a0", "a1", "b0"]
+
+
+async def test_a_flood_of_one_adapter_does_not_delay_another() -> None:
+    async with bench(concurrent=2, queue=1000, queue_per_adapter=1000) as b:
+        for index in range(100):
+            await b.add(f"flood{index}", "flood", tokens=100)
+        await b.add("quiet", "quiet", tokens=100)
+        await b.end("flood0")
+        assert "quiet" in b.running, "the quiet adapter waited behind the flood"
+
+
+async def test_long_run_shares_are_even_and_follow_weights() -> None:
+    async with bench(slots=3, concurrent=1, queue=1000, queue_per_adapter=1000, weights={"c": 2.0}) as b:
+        for index in range(80):
+            for name, tokens in (("a", 10), ("b", 40), ("c", 10)):
+                await b.add(f"{name}{index}", name, tokens)
+        for _ in range(120):
+            await b.end(b.running[0])
+        served = Counter(identifier[0] for identifier in b.order)
+        # Tokens, not requests: b's are four times as long, c weighs twice as much.
+        assert served["a"] == pytest.approx(4 * served["b"], rel=0.15)
+        assert served["c"] == pytest.approx(2 * served["a"], rel=0.15)
+
+
+async def test_a_caller_at_its_bound_waits_and_holds_up_nobody_behind_it() -> None:
+    async with bench(concurrent_per_caller=1) as b:
+        await b.add("x1", "a", caller="x")
+        await b.add("x2", "a", caller="x")
+        await b.add("y1", "a", caller="y")
+        await b.add("nobody", "a")
+        assert b.running == ["x1", "y1", "nobody"]
+        await b.end("x1")
+        assert b.running == ["y1", "nobody", "x2"]
+
+
+@pytest.mark.parametrize("limit", ["rate_per_adapter", "rate_per_caller"])
+async def test_a_rate_holds_back_and_lets_go_by_itself(limit: str) -> None:
+    async with bench(**{limit: 1}) as b:
+        for identifier in ("a1", "a2", "b1"):
+            await b.add(identifier, identifier[0], caller=identifier[0])
+        assert b.running == ["a1", "b1"], "the second of a waits for its rate, b does not wait behind it"
+        b.clock.now = 1.0
+        await asyncio.sleep(1.1)
+        assert b.running == ["a1", "b1", "a2"], "nobody came or went: a timer must have let it go"
+
+
+async def test_swaps_are_bounded_and_returns_are_not_swaps() -> None:
+    async with bench(slots=1, swaps=1) as b:
+        await b.add("a1", "a")
+        await b.end("a1")
+        await b.add("a2", "a")
+        await b.end("a2")
+        await b.add("b1", "b")
+        assert b.order == ["a1", "a2"], "a came back to its slot for free; b must wait"
+        b.clock.now = 1.0
         await asyncio.sleep(1.1)
         assert b.order == ["a1", "a2", "b1"]
 
