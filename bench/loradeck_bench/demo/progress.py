@@ -61,12 +61,13 @@ class Progress:
     def note(self, text: str) -> None:
         """What the running step is doing right now; shown beside the time it has taken."""
         now = time.monotonic()
-        line = f"      {duration(now - self._step_started)}  {text}"[: max(40, self.console.width - 4)]
+        width = self.console.width - 6 if self.console.is_terminal else 160
+        line = f"      {duration(now - self._step_started)}  {text}"[: max(40, width)]
         if self._status is not None:
             self._status.update(escape(line.strip()))
         elif now - self._told >= QUIET:
             self._told = now
-            self.console.print(line, markup=False, highlight=False)
+            self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def say(self, text: str) -> None:
         """A result line inside a step."""
