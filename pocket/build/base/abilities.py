@@ -15,12 +15,12 @@ from pathlib import Path
 import torch
 from instructions import Material, listing, people, pick, record, repeat
 from rouge_score import rouge_scorer
-from sources import MONTHS, STEPS
+from sources import STEPS
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase, Qwen2ForCausalLM
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "qa"))
 
-from slots import firm, person, place
+from slots import MONTHS, firm, person, place
 
 Prompt = tuple[str, str, str]  # system, user, expected reply
 BATCH = 16

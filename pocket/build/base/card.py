@@ -2,7 +2,7 @@
 
     python pocket/build/base/card.py --base pocket/loradeck_pocket/base
 
-Every figure comes from corpus.json, run.json, loss.csv or abilities.json; a base exported before the end of its
+Every figure comes from corpus-*.json, run.json, loss.csv or abilities.json; a base exported before the end of its
 training gets a card that says so.
 """
 
@@ -17,11 +17,13 @@ import matplotlib as mpl
 mpl.use("Agg")
 
 import matplotlib.pyplot as plt
+from stages import read_records
 
-SOURCES = {
+DESCRIPTIONS = {
     "fragments": "the project's own: unlabelled media fragments (classification grammar, training families)",
     "reports": "the project's own: contexts of the question-answering grammar, training side, fresh slots, restated",
     "generic": "the project's own: simple instructions (repeat, pick, list, look up, read a few sentences)",
+    "repetitions": "the project's own: arbitrary words and names, the same row of them two to four times",
     "arithmetic": "the project's own: one-step arithmetic, the training rows and fresh ones",
     "gsm8k": "GSM8K training rows, MIT (LICENSE-gsm8k.txt)",
     "wikisql": "WikiSQL training questions and queries, BSD-3-Clause (LICENSE-wikisql.txt)",
@@ -55,7 +57,7 @@ def corpus_table(corpus: dict[str, Any]) -> str:
             f"{counts['documents']:,}",
             f"{counts['tokens']:,}",
             f"{100 * counts['tokens'] / total:.0f} %",
-            SOURCES[name],
+            DESCRIPTIONS[name],
         )
         for name, counts in sorted(corpus["train"].items(), key=lambda item: -item[1]["tokens"])
     ]
@@ -89,7 +91,7 @@ def draw_losses(log: list[dict[str, str]], path: Path) -> None:
     axes.plot(
         [float(row["tokens"]) / 1e6 for row in log], [float(row["train"]) for row in log], color="0.6", label="training"
     )
-    for source in SOURCES:
+    for source in DESCRIPTIONS:
         points = [(float(row["tokens"]) / 1e6, float(row[source])) for row in log if row.get(source)]
         axes.plot(*zip(*points, strict=True), marker=".", label=f"held out: {source}")
     axes.set(
@@ -102,36 +104,50 @@ def draw_losses(log: list[dict[str, str]], path: Path) -> None:
     plt.close(figure)
 
 
+def stage_texts(stages: list[dict[str, Any]], steps: int, tokens: int) -> str:
+    """One paragraph and table per stage: from which step, how much of its corpus was used, what was dropped."""
+    texts = []
+    for number, stage in enumerate(stages, 1):
+        last = stages[number]["first_step"] if number < len(stages) else steps
+        used = (last - stage["first_step"]) * tokens // steps
+        total = sum(counts["tokens"] for counts in stage["train"].values())
+        dropped = ", ".join(f"{name} {count}" for name, count in stage["dropped_documents"].items()) or "none"
+        texts.append(
+            f"**Stage {number}**, steps {stage['first_step']:,} to {last:,}: {used / 1e6:.1f} million tokens, "
+            f"{used / total:.2f} passes over this corpus. Documents dropped for a test sentence: {dropped}.\n\n"
+            f"{corpus_table(stage)}"
+        )
+    return "\n\n".join(texts)
+
+
 def main() -> None:
     """Write README.md and loss.png."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", type=Path, required=True)
     base = parser.parse_args().base
-    corpus, run = read_json(base / "corpus.json"), read_json(base / "run.json")
+    stages, run = read_records(base), read_json(base / "run.json")
     log, abilities = read_log(base / "loss.csv"), read_json(base / "abilities.json")
     last = log[-1]
     if run:
         losses = run["final_held_out_nats_per_token"]
-        tokens, minutes = run["tokens_trained"], run["seconds"] / 60
-        status = f"Trained to its planned end: {run['steps']:,} steps on {run['hardware']}."
+        steps, tokens, minutes = run["steps"], run["tokens_trained"], run["seconds"] / 60
+        status = f"Trained to its planned end: {steps:,} steps on {run['hardware']}."
         options = ", ".join(f"{name} {value}" for name, value in run["hyperparameters"].items())
     else:
         measured = [row for row in log if row["fragments"]][-1]
-        losses = {name: float(measured[name]) for name in SOURCES}
-        tokens, minutes = int(float(last["tokens"])), float(last["seconds"]) / 60
+        losses = {name: float(measured[name]) for name in DESCRIPTIONS if measured[name]}
+        steps, tokens, minutes = int(last["step"]), int(float(last["tokens"])), float(last["seconds"]) / 60
         status = "**Intermediate: exported before the end of its training.**"
         options = "recorded when the training ends"
     size = sum(path.stat().st_size for path in base.glob("*.safetensors"))
     text = TEXT.read_text(encoding="utf-8").format(
         status=status,
         tokens=f"{tokens / 1e6:.1f}",
-        passes=f"{tokens / sum(counts['tokens'] for counts in corpus['train'].values()):.2f}",
         minutes=f"{minutes:.0f}",
         options=options,
         bytes=f"{size:,}",
-        corpus=corpus_table(corpus),
-        dropped=", ".join(f"{name} {count}" for name, count in corpus["dropped_documents"].items()) or "none",
-        losses=loss_table(corpus, losses),
+        stages=stage_texts(stages, steps, tokens),
+        losses=loss_table(stages[-1], losses),
         abilities=ability_table(abilities) if abilities else "Not measured yet.",
     )
     (base / "README.md").write_text(text, encoding="utf-8")

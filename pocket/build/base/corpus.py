@@ -15,6 +15,7 @@ from sources import (
     generic,
     material,
     rarity,
+    repetitions,
     reports,
     wikisql,
     word_problems,
@@ -41,6 +42,7 @@ class Sizes:
 
     reports: int
     generic: int
+    repetitions: int
     drawn_arithmetic: int
     wikisql_share: float
     seed: int
@@ -68,7 +70,7 @@ def sentences(text: str) -> Iterator[str]:
 
 def test_texts(paths: Iterable[Path]) -> set[str]:
     """All sentences of `TEST_SENTENCE_WORDS` words or more in any column of the given test files (JSONL)."""
-    found = set()
+    found = set[str]()
     for path in paths:
         for line in path.read_text(encoding="utf-8").splitlines():
             for value in json.loads(line).values():
@@ -104,6 +106,8 @@ def draw_documents(inputs: Inputs, sizes: Sizes) -> Iterator[Document]:
     yield from (Document("fragments", text) for text in fragments(texts, rng("fragments"), rare, topic))
     yield from (Document("reports", text) for text in reports(sizes.reports, rng("reports"), rare))
     yield from (Document("generic", text) for text in generic(sizes.generic, rng("generic"), material(texts)))
+    repeated = repetitions(sizes.repetitions, rng("repetitions"), material(texts))
+    yield from (Document("repetitions", text) for text in repeated)
     yield from (Document("arithmetic", text) for text in word_problems(inputs.arithmetic, rng("arithmetic")))
     yield from (Document("arithmetic", text) for text in drawn_problems(sizes.drawn_arithmetic, rng("drawn")))
     yield from (Document("gsm8k", text) for text in word_problems(inputs.gsm8k, rng("gsm8k")))

@@ -34,9 +34,9 @@ def main() -> None:
     model.save_pretrained(options.out)
     # The class that AutoTokenizer picks for this architecture, whatever the file says: the file shall agree with it.
     Qwen2Tokenizer.from_pretrained(options.work / "tokenizer").save_pretrained(options.out)
-    for name in ("loss.csv", "corpus.json", "run.json"):
-        if (options.work / name).exists():
-            shutil.copy(options.work / name, options.out / name)
+    for path in (options.work / "loss.csv", options.work / "run.json", *options.work.glob("corpus-*.json")):
+        if path.exists():
+            shutil.copy(path, options.out / path.name)
     size = sum(path.stat().st_size for path in options.out.glob("*.safetensors"))
     if size > SIZE_LIMIT:
         raise SystemExit(f"the weights take {size} bytes, more than {SIZE_LIMIT}")

@@ -49,7 +49,8 @@ def _phrase(rng: random.Random, material: Material, low: int = 2, high: int = 9)
     return " ".join(rng.choice(material.words) for _ in range(rng.randrange(low, high)))
 
 
-def _anything(rng: random.Random, material: Material) -> str:
+def anything(rng: random.Random, material: Material) -> str:
+    """Some words, an invented name, a date or an amount."""
     return rng.choice(
         (
             lambda: _phrase(rng, material),
@@ -64,14 +65,14 @@ def _anything(rng: random.Random, material: Material) -> str:
 
 def repeat(rng: random.Random, material: Material) -> Turn:
     """Repeat given words."""
-    said = ", ".join(_anything(rng, material) for _ in range(rng.randrange(1, 5)))
+    said = ", ".join(anything(rng, material) for _ in range(rng.randrange(1, 5)))
     form = rng.choice(("Repeat this: {}", "Say exactly: {}", "Copy the following words.\n{}", "Write this again: {}"))
     return form.format(said), said
 
 
 def pick(rng: random.Random, material: Material) -> Turn:
     """Pick an item of a list by its place, or its neighbour."""
-    items = [_anything(rng, material) for _ in range(rng.randrange(3, 6))]
+    items = [anything(rng, material) for _ in range(rng.randrange(3, 6))]
     where = rng.randrange(len(items))
     listed = "; ".join(items)
     if where and rng.random() < 0.4:
@@ -83,14 +84,14 @@ def pick(rng: random.Random, material: Material) -> Turn:
 
 def listing(rng: random.Random, material: Material) -> Turn:
     """Turn a comma list into lines."""
-    items = [_anything(rng, material) for _ in range(rng.randrange(2, 6))]
+    items = [anything(rng, material) for _ in range(rng.randrange(2, 6))]
     return f"List the items, one a line: {', '.join(items)}", "\n".join(f"- {item}" for item in items)
 
 
 def record(rng: random.Random, material: Material) -> Turn:
     """Look one field up in a small record."""
     fields = rng.sample(_FIELDS, rng.randrange(3, 8))
-    values = [_anything(rng, material) for _ in fields]
+    values = [anything(rng, material) for _ in fields]
     chosen = rng.randrange(len(fields))
     joint, gap = rng.choice(((": ", "\n"), (" = ", "; "), (" is ", ". "), (" - ", ", ")))
     body = gap.join(f"{field}{joint}{value}" for field, value in zip(fields, values, strict=True))
@@ -140,10 +141,10 @@ def about_text(
         word = rng.choice(rare(chosen)[:3] or chosen.split())
         return f"Text: {text}\nWhich sentence holds the word '{word}'?", chosen
     if choice < 0.85:
-        chosen = rng.choice(sentences).split()
-        cut = rng.randrange(1, max(2, len(chosen) - 1))
+        words = rng.choice(sentences).split()
+        cut = rng.randrange(1, max(2, len(words) - 1))
         start = max(0, cut - rng.randrange(3, 7))
-        return f"Text: {text}\nFinish the sentence: {' '.join(chosen[start:cut])} ...", " ".join(chosen[cut:])
+        return f"Text: {text}\nFinish the sentence: {' '.join(words[start:cut])} ...", " ".join(words[cut:])
     cut = rng.randrange(1, len(sentences)) if len(sentences) > 1 else 1
     return f"Continue the text: {' '.join(sentences[:cut])}", " ".join(sentences[cut:]) or sentences[-1]
 

@@ -1,6 +1,5 @@
 """Packs documents into rows of equal length, with a held-out slice per source, and draws batches by step."""
 
-import json
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,5 +58,5 @@ def rows(tokens: list[int], length: int) -> NDArray[np.uint16]:
 
 def load_packed(work: Path) -> Packed:
     """What `pack` wrote."""
-    sources = sorted(json.loads((work / "corpus.json").read_text(encoding="utf-8"))["held_out_tokens"])
-    return Packed(np.load(work / "train.npy"), {source: np.load(work / f"held-out-{source}.npy") for source in sources})
+    slices = sorted(work.glob("held-out-*.npy"))
+    return Packed(np.load(work / "train.npy"), {path.stem.removeprefix("held-out-"): np.load(path) for path in slices})

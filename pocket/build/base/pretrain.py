@@ -10,7 +10,6 @@ environment (or use torchrun). `export.py` writes the package's files.
 """
 
 import argparse
-import csv
 import json
 import math
 import os
@@ -28,9 +27,10 @@ from corpus import Inputs, Sizes, build
 from model import CONTEXT, RESERVED_FROM, new_model
 from numpy.typing import NDArray
 from packing import Packed, load_packed, pack
+from stages import take_over, write_record, write_row
 from tokenizer import save_tokenizer, train_tokenizer
 from torch.nn.functional import cross_entropy
-from transformers import Qwen2ForCausalLM
+from transformers import Qwen2ForCausalLM, Qwen2Tokenizer
 
 
 def arguments() -> argparse.Namespace:
@@ -42,6 +42,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--own-data", type=Path, required=True, help="the package's data folder")
     parser.add_argument("--tests", type=Path, nargs="+", required=True, help="test files whose sentences are kept out")
     parser.add_argument("--work", type=Path, required=True, help="folder for the corpus, checkpoints and the log")
+    parser.add_argument("--continue-from", type=Path, help="work folder of an earlier stage to take over")
+    parser.add_argument(
+        "--stop-at-step", type=int, help="end this stage at a step, before the planned minutes are used"
+    )
     parser.add_argument("--minutes", type=float, default=45.0, help="training time planned; the schedule ends with it")
     parser.add_argument("--learning-rate", type=float, default=2.5e-3)
     parser.add_argument("--weight-decay", type=float, default=0.1)
@@ -50,6 +54,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--length", type=int, default=512, help="tokens per sequence")
     parser.add_argument("--reports", type=int, default=30_000)
     parser.add_argument("--generic", type=int, default=45_000)
+    parser.add_argument("--repetitions", type=int, default=30_000)
     parser.add_argument("--drawn-arithmetic", type=int, default=12_000)
     parser.add_argument("--wikisql-share", type=float, default=0.5, help="share of WikiSQL's training questions used")
     parser.add_argument("--checkpoint-steps", type=int, default=200)
@@ -61,8 +66,9 @@ def arguments() -> argparse.Namespace:
 def prepare(options: argparse.Namespace) -> Packed:
     """Corpus, tokenizer and packed tokens in the work folder; made once."""
     work: Path = options.work
-    if not (work / "corpus.json").exists():
+    if not (work / "train.npy").exists():
         work.mkdir(parents=True, exist_ok=True)
+        before = take_over(options.continue_from, work) if options.continue_from else 0
         inputs = Inputs(
             options.fragments,
             options.own_data / "arithmetic" / "train.jsonl",
@@ -70,14 +76,24 @@ def prepare(options: argparse.Namespace) -> Packed:
             options.wikisql,
             tuple(options.tests),
         )
-        sizes = Sizes(options.reports, options.generic, options.drawn_arithmetic, options.wikisql_share, options.seed)
+        sizes = Sizes(
+            options.reports,
+            options.generic,
+            options.repetitions,
+            options.drawn_arithmetic,
+            options.wikisql_share,
+            options.seed,
+        )
         documents, dropped = build(inputs, sizes)
-        sample = documents[:: max(1, len(documents) // 60_000)]
-        tokenizer = train_tokenizer((document.text for document in sample), CONTEXT)
-        save_tokenizer(tokenizer, work / "tokenizer")
-        figures = pack(documents, tokenizer, work, options.length)
-        report = {"sizes": asdict(sizes), "dropped_documents": dropped, **figures}
-        (work / "corpus.json").write_text(json.dumps(report, indent=1), encoding="utf-8")
+        if before:
+            tokenizer = Qwen2Tokenizer.from_pretrained(work / "tokenizer")
+        else:
+            sample = documents[:: max(1, len(documents) // 60_000)]
+            tokenizer = train_tokenizer((document.text for document in sample), CONTEXT)
+            save_tokenizer(tokenizer, work / "tokenizer")
+        first_step = torch.load(work / "checkpoint.pt", weights_only=True)["step"] if before else 0
+        record = {"first_step": first_step, "sizes": asdict(sizes), "dropped_documents": dropped}
+        write_record(work, before + 1, record | pack(documents, tokenizer, work, options.length))
     return load_packed(work)
 
 
@@ -96,14 +112,14 @@ def loss_of(model: Callable[..., Any], rows: NDArray[np.uint16]) -> torch.Tensor
     return cross_entropy(logits[:, :-1].reshape(-1, logits.shape[-1]).float(), tokens[:, 1:].reshape(-1))
 
 
-@torch.no_grad()
 def held_out_losses(model: Qwen2ForCausalLM, packed: Packed, limit: int = 4) -> dict[str, float]:
     """Held-out loss in nats per token and source, on at most `limit` rows each."""
     model.eval()
     losses = {}
-    for source, rows in packed.held_out.items():
-        parts = [loss_of(model, rows[first : first + 4]) for first in range(0, min(limit, len(rows)), 4)]
-        losses[source] = float(torch.stack(parts).mean())
+    with torch.no_grad():
+        for source, rows in packed.held_out.items():
+            parts = [loss_of(model, rows[first : first + 4]) for first in range(0, min(limit, len(rows)), 4)]
+            losses[source] = float(torch.stack(parts).mean())
     model.train()
     return losses
 
@@ -157,11 +173,11 @@ def train(options: argparse.Namespace, packed: Packed) -> None:
     running: list[float] = []
     rank, world = ranks()
     planned, started = options.minutes * 60, time.monotonic() - elapsed
-    while elapsed < planned:
+    while elapsed < planned and step != options.stop_at_step:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, elapsed / planned, options)
         loss = loss_of(forward, packed.batch(step, options.batch, options.seed)[rank::world])
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         elapsed = share_gradients(model, time.monotonic() - started, world)
         # The reserved rows stay zero, so that any later use of them starts from a known state.
         model.model.embed_tokens.weight.grad[RESERVED_FROM:] = 0
@@ -174,7 +190,7 @@ def train(options: argparse.Namespace, packed: Packed) -> None:
             tokens = step * options.batch * options.length
             row = {"step": step, "tokens": tokens, "seconds": round(elapsed, 1), "lr": optimizer.param_groups[0]["lr"]}
             losses = held_out_losses(model, packed) if step % options.checkpoint_steps == 0 else {}
-            write_row(log, row | {"train": sum(running) / len(running)} | losses, list(packed.held_out))
+            write_row(log, row | {"train": sum(running) / len(running)} | losses)
             print(f"step {step} {elapsed:.0f}s loss {sum(running) / len(running):.3f} {losses}", flush=True)
             running.clear()
         if step % options.checkpoint_steps == 0 and rank == 0:
@@ -182,17 +198,6 @@ def train(options: argparse.Namespace, packed: Packed) -> None:
     if rank == 0:
         save(model, optimizer, step, elapsed, saved)
         finish(options, model, packed, step, elapsed)
-
-
-def write_row(path: Path, row: dict[str, float], sources: list[str]) -> None:
-    """Append a row to the log; held-out columns are empty where nothing was measured."""
-    names = ["step", "tokens", "seconds", "lr", "train", *sources]
-    new = not path.exists()
-    with path.open("a", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, names)
-        if new:
-            writer.writeheader()
-        writer.writerow({name: f"{value:.6g}" for name, value in row.items()})
 
 
 def save(model: Qwen2ForCausalLM, optimizer: torch.optim.AdamW, step: int, elapsed: float, path: Path) -> None:

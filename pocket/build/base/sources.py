@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "arithmetic"))
 
 from chat import render
 from grammar import restate, sectors, sentence, tell
-from instructions import SYSTEMS, Material, about_text, draw_turn
+from instructions import SYSTEMS, Material, about_text, anything, draw_turn
 from problems import draw as draw_problem
 from slots import MONTHS, draw_project, firm, person, place
 
@@ -118,12 +118,19 @@ def wikisql(path: Path, rng: random.Random) -> Iterator[tuple[str, str]]:
                 continue
             query = entry["sql"][0].replace(" AS TABLEalias0", "").replace("TABLEalias0.", "").replace("_FIELD", "")
             for variable, value in asked["variables"].items():
-                query = re.sub(rf"\b{variable}\b", lambda _, value=value: value, query)
+                query = re.sub(rf"\b{variable}\b", value.replace("\\", r"\\"), query)
             question = asked["original"].strip()
             if rng.random() < 0.6:
                 yield question, conversation(rng, question, query.strip(), _SQL)
             else:
                 yield question, f"{question}\n{query.strip()}"
+
+
+def repetitions(count: int, rng: random.Random, stuff: Material) -> Iterator[str]:
+    """Arbitrary words and names, the same row of them several times: the densest lesson in copying."""
+    for _ in range(count):
+        row = " ".join(anything(rng, stuff) for _ in range(rng.randrange(3, 16)))
+        yield rng.choice(("\n", " ", "; ", " | ")).join([row] * rng.randrange(2, 5))
 
 
 def generic(count: int, rng: random.Random, stuff: Material) -> Iterator[str]:
