@@ -12,7 +12,8 @@ from loradeck_serve.engine.base import Engine
 from loradeck_serve.engine_handle import EngineHandle
 from loradeck_serve.handlers.targets import Target
 from loradeck_serve.metrics import Metrics
-from loradeck_serve.residency.manager import Lease, ResidencyManager
+from loradeck_serve.residency.contract import Lease
+from loradeck_serve.residency.manager import ResidencyManager
 
 
 class Gate:
