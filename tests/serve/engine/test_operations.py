@@ -51,7 +51,7 @@ def add_by_kernel(y, x, a, b, slices, slots, ranks):
     if plan is not None:
         layer = operations.PackedLayer(a, b, slices, torch.float32)
         layer.update([group.slot for group in plan.groups], ranks, [1] * len(ranks))
-        assert layer.fits(kernel, y, x)
+        assert operations.fits(y, x)
         layer.add_by_kernel(kernel, y, x, plan)
 
 

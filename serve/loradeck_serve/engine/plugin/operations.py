@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from loradeck_serve.engine.plugin.kernel import MAX_INPUT, MAX_RANK, Kernel, Layer
+from loradeck_serve.engine.plugin.kernel import MAX_INPUT, Kernel, Layer
 from loradeck_serve.engine.plugin.plan import Plan
 
 
@@ -79,19 +79,8 @@ class PackedLayer:
             self.b[slot, first : first + rank, start : start + width] = b[slot, 0, :width, :rank].t()
             start += width
 
-    def fits(self, kernel: Kernel, y: Tensor, x: Tensor) -> bool:
-        """Whether `kernel` can do `add` on these."""
-        return (
-            self._dtype == torch.float32
-            and x.dtype == y.dtype
-            and x.dtype in (torch.float32, torch.bfloat16)
-            and x.stride(1) == y.stride(1) == 1
-            and x.shape[1] <= MAX_INPUT
-            and self.a.shape[1] <= MAX_RANK
-        )
-
     def add_by_kernel(self, kernel: Kernel, y: Tensor, x: Tensor, plan: Plan) -> None:
-        """`add`, for what `fits`."""
+        """`add`, for a layer packed in float32, and tensors that `fits` accepts."""
         kernel.add(y, x, plan.rows, plan.slots, self._address)
 
     def add(self, y: Tensor, x: Tensor, plan: Plan) -> None:
@@ -116,6 +105,16 @@ class PackedLayer:
         if padded.positions is not None:
             change = change.index_select(0, padded.positions)
         y.index_add_(0, padded.rows, change.to(y.dtype))
+
+
+def fits(y: Tensor, x: Tensor) -> bool:
+    """Whether the kernel can add to `y` from `x`."""
+    return (
+        x.dtype == y.dtype
+        and x.dtype in (torch.float32, torch.bfloat16)
+        and x.stride(1) == y.stride(1) == 1
+        and x.shape[1] <= MAX_INPUT
+    )
 
 
 def add_lora(

@@ -11,10 +11,12 @@ from loradeck_serve.engine.plugin import operations
 from loradeck_serve.engine.plugin.kernel import load_kernel
 from loradeck_serve.engine.plugin.plan import Plan, plan_batch
 
-SMALL_ROWS = 256
 SMALL_COLUMNS = 8192
-"""Up to so many rows, and columns of input and output together, a product costs mostly its start: it is computed in
-float32, by the kernel if there is one."""
+"""Layers of so many columns of input and output together are computed by the kernel if there is one: their products
+cost mostly their start. Their matrices are kept in float32."""
+
+SMALL_ROWS = 256
+"""Without the kernel, batches of so many rows are computed in float32 too."""
 
 
 class GroupedPunicaWrapper(PunicaWrapperCPU):  # type: ignore[misc]
@@ -68,16 +70,18 @@ class GroupedPunicaWrapper(PunicaWrapperCPU):  # type: ignore[misc]
         plan = self._tokens
         if plan is None:
             return
-        small = len(x) <= SMALL_ROWS and x.shape[1] + y.shape[1] <= SMALL_COLUMNS
-        key = id(lora_a_stacked[0]), small
+        narrow = x.shape[1] + y.shape[1] <= SMALL_COLUMNS
+        kernel = self._kernel if narrow and operations.fits(y, x) else None
+        wide = kernel is not None or (narrow and len(x) <= SMALL_ROWS)
+        key = id(lora_a_stacked[0]), wide
         packed = self._packed.get(key)
         if packed is None:
-            dtype = torch.float32 if small else None
+            dtype = torch.float32 if wide else None
             packed = operations.PackedLayer(lora_a_stacked, lora_b_stacked, output_slices, dtype)
             self._packed[key] = packed
         packed.update([group.slot for group in plan.groups], self._ranks, self._versions)
-        if small and self._kernel is not None and packed.fits(self._kernel, y, x):
-            packed.add_by_kernel(self._kernel, y, x, plan)
+        if kernel is not None:
+            packed.add_by_kernel(kernel, y, x, plan)
         else:
             packed.add(y, x, plan)
 
