@@ -42,6 +42,7 @@ def plugin_options(settings: EngineSettings, operations: str = "loradeck") -> Pl
         embedding_lora=settings.embedding_lora,
         slots=settings.slots,
         operations=operations,
+        compiled=bool(settings.slots) and settings.enforce_eager is False and operations == "loradeck",
     )
 
 
@@ -95,8 +96,14 @@ def build(settings: EngineSettings, options: PluginOptions, state: Snapshot) -> 
     # Before the first import: vLLM reads these when it is imported.
     with engine_environment(settings, options):
         arguments = engine_arguments(settings)
+        from vllm.platforms import current_platform
         from vllm.v1.engine.async_llm import AsyncLLM
 
+        if options.compiled and current_platform.is_cpu():
+            from loradeck_serve.engine.plugin.compiled import compilation_kept
+
+            with compilation_kept():
+                return AsyncLLM.from_engine_args(arguments, stat_loggers=[snapshot_logger(state)])
         return AsyncLLM.from_engine_args(arguments, stat_loggers=[snapshot_logger(state)])
 
 

@@ -42,6 +42,8 @@ class Load:
     max_rank: int = 16
     rounds: int = 9
     dtype: str = "auto"
+    compiled: int = 0
+    """1 compiles the engine with adapters too."""
 
 
 class Arm:
@@ -119,6 +121,8 @@ async def compare(base: Path, load: Load, *, stock: bool, bare: bool, replies: i
     }
     common["max_model_len"] = load.prompt_tokens + load.output_tokens + 1
     ours = EngineSettings(**common, slots=load.slots, max_rank=load.max_rank, host_adapters=load.adapters + load.slots)
+    if load.compiled:
+        ours = ours.model_copy(update={"enforce_eager": False})
     async with AsyncExitStack() as stack:
 
         async def start(settings: EngineSettings, operations: str = "loradeck") -> VllmEngine:

@@ -65,7 +65,9 @@ class EngineSettings(BaseModel):
     )
     max_batch_requests: int = Field(default=256, ge=1, description="requests in one batch")
     enforce_eager: bool | None = Field(
-        default=None, description="run without compilation and graphs; unset, vLLM's choice for the device and LoRA"
+        default=None,
+        description="run without compilation and graphs; unset, vLLM's choice, which on a CPU is to compile only where "
+        "there are no adapters; false compiles there with adapters too: a slower start and faster answers",
     )
     vocabulary: int | None = Field(
         default=None,

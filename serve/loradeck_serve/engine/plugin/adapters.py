@@ -10,6 +10,7 @@ import torch
 from vllm.lora.lora_model import LoRAModel
 from vllm.lora.model_manager import DEFAULT_LANGUAGE_WRAPPER_KEY
 
+from loradeck_serve.engine.plugin import compiled
 from loradeck_serve.engine.plugin.new_tokens import NewRows, read_rows
 from loradeck_serve.engine.plugin.punica import GroupedPunicaWrapper
 from loradeck_serve.engine.plugin.self_test import self_test
@@ -24,6 +25,8 @@ def attach(worker_manager: Any, model: Any, state: Any) -> None:
     state.wrapper = manager.punica_wrapper_mapping[DEFAULT_LANGUAGE_WRAPPER_KEY]
     if isinstance(state.wrapper, GroupedPunicaWrapper):
         self_test(worker_manager.lora_config, worker_manager.lora_config.lora_dtype)
+    if compiled.is_defined():
+        compiled.number_layers(manager, state)
     if not state.reserved:
         return
     embedding = _embedding(model)
@@ -32,6 +35,8 @@ def attach(worker_manager: Any, model: Any, state: Any) -> None:
 
     def forward(self: Any, ids: torch.Tensor) -> torch.Tensor:
         embedded = original(ids)
+        if compiled.is_defined():
+            return compiled.embed_rows(embedded, ids)
         slots = state.wrapper._token_lora_indices[: len(ids)]
         return state.tables.embed(embedded, ids.long(), slots)
 

@@ -28,6 +28,9 @@ class PluginOptions:
     operations: str = "loradeck"
     """`loradeck` for this project's adapter operations on a CPU, `stock` for vLLM's own (for comparison)."""
 
+    compiled: bool = False
+    """Whether a model with adapters is compiled on a CPU, which vLLM alone does not do."""
+
     @property
     def table_rows(self) -> int:
         """Rows of a slot's table: the reserved rows that an adapter can use."""

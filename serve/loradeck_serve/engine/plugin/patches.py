@@ -32,6 +32,10 @@ def install(options: PluginOptions) -> None:
         _patch_adapters(state)
         if current_platform.is_cpu() and options.operations == "loradeck":
             _patch_operations()
+            if options.compiled:
+                from loradeck_serve.engine.plugin import compiled
+
+                compiled.define_operations()
 
 
 class EngineState:

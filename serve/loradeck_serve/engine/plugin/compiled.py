@@ -1,0 +1,97 @@
+"""Compilation beside adapters on a CPU: what depends on the batch becomes one opaque operation in a compiled model.
+
+vLLM gives compilation up as soon as adapters are on, because its adapter code does not go through the compiler. Here
+the compiler sees two operations that change a tensor in place, and never what is behind them.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+LAYER = "loradeck_layer"
+"""Attribute of a LoRA layer: its number among `_layers`."""
+
+_layers: list[Any] = []
+_state: Any = None
+_library: Any = None
+
+
+@contextmanager
+def compilation_kept() -> Iterator[None]:
+    """Have vLLM's CPU platform set its configuration up as if there were no adapters; for the front end."""
+    from vllm.platforms import current_platform
+
+    platform = type(current_platform)
+    original = platform.__dict__["check_and_update_config"]
+
+    def check_and_update_config(cls: Any, vllm_config: Any) -> None:
+        adapters, vllm_config.lora_config = vllm_config.lora_config, None
+        try:
+            original.__func__(cls, vllm_config)
+        finally:
+            vllm_config.lora_config = adapters
+
+    platform.check_and_update_config = classmethod(check_and_update_config)
+    try:
+        yield
+    finally:
+        platform.check_and_update_config = original
+
+
+def _add_lora(y: Tensor, x: Tensor, layer: int) -> None:
+    module = _layers[layer]
+    module.punica_wrapper.add_lora_linear(y, x, module.lora_a_stacked, module.lora_b_stacked, 1.0, module.output_slices)
+
+
+def _embed_rows(embedded: Tensor, ids: Tensor) -> None:
+    slots = _state.wrapper._token_lora_indices[: len(ids)]
+    _state.tables.embed(embedded, ids.long(), slots)
+
+
+def _nothing(*_: Any) -> None:
+    """What the compiler runs in their place while it traces: they have no result."""
+
+
+def define_operations() -> None:
+    """Register the two operations and have LoRA layers call theirs; for the worker."""
+    global _library
+    from vllm.lora.layers.base_linear import BaseLinearLayerWithLoRA
+
+    _library = torch.library.Library("loradeck", "DEF")
+    _library.define("add_lora(Tensor(a!) y, Tensor x, int layer) -> ()")
+    _library.define("embed_rows(Tensor(a!) embedded, Tensor ids) -> ()")
+    for name, function in (("add_lora", _add_lora), ("embed_rows", _embed_rows)):
+        _library.impl(name, function, dispatch_key="CPU")
+        _library._register_fake(name, _nothing)
+
+    def apply_lora_to_output(self: Any, x: Tensor, output: Tensor) -> Tensor:
+        torch.ops.loradeck.add_lora(output, x, self.loradeck_layer)
+        return output
+
+    BaseLinearLayerWithLoRA._apply_lora_to_output = apply_lora_to_output
+
+
+def is_defined() -> bool:
+    """Whether this process has the operations: a worker on a CPU that compiles."""
+    return _library is not None
+
+
+def number_layers(manager: Any, state: Any) -> None:
+    """Give the LoRA layers of a model their numbers, before anything is compiled."""
+    global _state
+    from vllm.lora.layers.base_linear import BaseLinearLayerWithLoRA
+
+    _state = state
+    for module in manager.modules.values():
+        if isinstance(module, BaseLinearLayerWithLoRA):
+            setattr(module, LAYER, len(_layers))
+            _layers.append(module)
+
+
+def embed_rows(embedded: Tensor, ids: Tensor) -> Tensor:
+    """`embedded` with the rows of added tokens in place, through the opaque operation."""
+    torch.ops.loradeck.embed_rows(embedded, ids)
+    return embedded
