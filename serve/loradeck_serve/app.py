@@ -2,10 +2,15 @@
 
 import asyncio
 import logging
+import os
 import signal
+import sys
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
+
+import psutil
 
 import loradeck.adapters.v1 as adapters
 import loradeck.inference.v1 as inference
@@ -154,6 +159,11 @@ class Server:
         """Where the doors listen; known from the beginning."""
         return Addresses(self._inference.address, self._admin.address, self._metrics_door.address)
 
+    @property
+    def engine_is_starting(self) -> bool:
+        """Whether the server was stopped while its engine was on its way up."""
+        return self._supervisor.starting
+
     def stop(self) -> None:
         """Ask the server to stop in order; asked twice, it no longer waits for running requests."""
         if self._stop.is_set():
@@ -248,9 +258,27 @@ def serve(config: ServerConfig, ready: Callable[[Server], None]) -> None:
     async def run() -> None:
         server = Server(sources)
         await server.run(lambda: ready(server))
+        if server.engine_is_starting:
+            _leave_at_once()
 
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(run())
+
+
+def _leave_at_once() -> None:
+    """End this process and its children without waiting for the thread in which the engine is still being started.
+
+    That thread cannot be stopped and takes tens of seconds; Python would wait for it.
+    """
+    children = psutil.Process().children(recursive=True)
+    for child in children:
+        with suppress(psutil.NoSuchProcess):
+            child.kill()
+    psutil.wait_procs(children, timeout=5)
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -88,7 +88,7 @@ class Fairness(_Strict):
     """How the queue shares the engine between adapters (virtual token counting)."""
 
     quantum_seconds: float = Field(
-        default=0.5, gt=0, le=60, description="how long an adapter may hold a slot while another one waits for it"
+        default=0.1, gt=0, le=60, description="how long an adapter may hold a slot while another one waits for it"
     )
     swaps_per_second: float = Field(
         default=0, ge=0, description="adapters that come into a slot per second, beside those in one; 0 is no bound"

@@ -36,10 +36,14 @@ class EngineSupervisor:
         self._metrics = metrics
         self._most_restarts = most_restarts
         self._engine: Engine | None = None
+        self.starting = False
+        """Whether an engine is on its way up. A start that is given up meanwhile goes on in its thread."""
 
     async def start(self) -> None:
-        """Start the engine for the first time. Raises what the engine raises."""
+        """Start an engine. Raises what the engine raises."""
+        self.starting = True
         self._engine = await self._start()
+        self.starting = False
         self._handle.put(self._engine)
 
     async def run(self) -> None:
@@ -60,8 +64,7 @@ class EngineSupervisor:
                     f"the engine died {deaths} times, last: {reason}; giving up", reason="ENGINE_DEAD"
                 )
             await asyncio.sleep(min(2.0 ** (deaths - 1) - 1, 30))
-            self._engine = await self._start()
-            self._handle.put(self._engine)
+            await self.start()
             self._metrics.engine_restarts.inc()
             for revision in lost:
                 try:

@@ -1,5 +1,6 @@
 """Starting, dying and stopping of the real server and its engine."""
 
+import os
 import signal
 import socket
 import subprocess
@@ -84,6 +85,32 @@ def test_killed_server_leaves_no_process(served_deck: Deck, tmp_path: Path) -> N
         thread.join(30)
         assert not gone(family), "processes of the engine outlived the server"
         client.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_stop_while_the_engine_starts_is_quick_and_leaves_nothing(
+    served_deck: Deck, tmp_path: Path, number: signal.Signals
+) -> None:
+    log = tmp_path / "log.txt"
+    command = [*LORADECK, "serve", "--base", f"dir:{served_deck.base.folder}", "--registry", served_deck.url,
+               "--port", "0", "--admin-port", "0", "--metrics-port", "0"]  # fmt: skip
+    with log.open("wb") as error:
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=error, start_new_session=True)
+    server = psutil.Process(process.pid)
+    deadline = time.monotonic() + 120
+    while not any("EngineCore" in p.name() or "EngineCore" in " ".join(p.cmdline()) for p in server.children()):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    family = server.children(recursive=True)
+    # As a terminal does: Ctrl+C reaches the whole group, a manager's SIGTERM the server alone.
+    if number is signal.SIGINT:
+        os.killpg(process.pid, number)
+    else:
+        process.send_signal(number)
+    assert process.wait(30) == 0
+    assert not gone(family)
+    assert "Traceback" not in log.read_text()
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
