@@ -12,10 +12,10 @@ from loradeck_bench.demo import workplace as workplace_module
 from loradeck_bench.demo.headline import headline
 from loradeck_bench.demo.plan import STEPS, DemoPlan, name_of_base
 from loradeck_bench.demo.progress import Progress
-from loradeck_bench.demo.story import MARKER, clear
+from loradeck_bench.demo.story import MARKER, check_finished, clear
 from loradeck_bench.demo.training import output_folder, train_command
 from loradeck_bench.demo.workplace import Workplace
-from loradeck_registry.errors import PreconditionError
+from loradeck_registry.errors import PreconditionError, UnavailableError
 
 
 @pytest.fixture
@@ -111,6 +111,14 @@ def test_progress_says_what_runs_and_what_comes_next(console: Console) -> None:
     assert "a [bracketed] result" in shown
     assert [step["name"] for step in progress.done] == ["one"]
     assert progress.current == "two"
+
+
+def test_measurement_that_was_cut_short_ends_the_demo() -> None:
+    check_finished({"accuracy": 1.0})
+    with pytest.raises(KeyboardInterrupt):
+        check_finished({"unfinished": "interrupted after 3 of 9 rows"})
+    with pytest.raises(UnavailableError, match="the server went away"):
+        check_finished({"unfinished": "the server went away after 3 of 9 rows"})
 
 
 def test_steps_are_named_once() -> None:

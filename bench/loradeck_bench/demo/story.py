@@ -1,7 +1,7 @@
 """The demo, step by step. Every step adds its part to the report; what a failure leaves is still written."""
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
@@ -23,7 +23,7 @@ from loradeck_bench.output import write_json
 from loradeck_bench.report.html import write_report
 from loradeck_bench.report.units import duration, size
 from loradeck_bench.storage import storage_report
-from loradeck_registry.errors import LoradeckError, PreconditionError
+from loradeck_registry.errors import LoradeckError, PreconditionError, UnavailableError
 from loradeck_registry.registry import Registry
 
 MARKER = ".loradeck-demo"
@@ -84,6 +84,7 @@ class Demo:
                 self._swap(server, registry)
             with step(next(names)):
                 self.report["load"] = load_test(server, self.workplace, self.plan)
+                check_finished(self.report["load"])
         with step(next(names)), serving(self.workplace, f"{FULL}@prod", "serve full") as server:
             self._evaluate(server, "classification", "full", FULL)
         with step(next(names)):
@@ -140,6 +141,7 @@ class Demo:
         shown = ", ".join(f"{key} {figures[key]:.3f}" for key in keys)
         failed = f", {figures['failed']} FAILED" if figures["failed"] else ""
         self.progress.say(f"{task}, {model}: {shown} ({figures['answered']} rows{failed})")
+        check_finished(figures)
 
     def _swap(self, server: Server, registry: Registry) -> None:
         result = swap_under_load(server, self.workplace, self.plan, registry)
@@ -165,6 +167,18 @@ class Demo:
             self.report["unfinished"] = unfinished
         _, page = write_report(self.report, self.workplace.output)
         return page
+
+
+def check_finished(figures: Mapping[str, Any]) -> None:
+    """Go on only after a measurement that came to its end; a part of one is in the report already.
+
+    Raises KeyboardInterrupt if it was interrupted, UnavailableError if the server went away.
+    """
+    unfinished = figures.get("unfinished")
+    if unfinished and unfinished.startswith("interrupted"):
+        raise KeyboardInterrupt
+    if unfinished:
+        raise UnavailableError(unfinished)
 
 
 def clear(output: Path) -> None:
