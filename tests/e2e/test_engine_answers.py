@@ -100,9 +100,9 @@ def make_adapters(base: Path, folder: Path) -> dict[str, EngineAdapter]:
     return adapters
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module", params=["qwen2-tied", "llama-untied"])
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=["qwen2-tied-eager", "llama-untied-compiled"])
 async def stage(request, tmp_path_factory):
-    architecture, _, kind = request.param.partition("-")
+    architecture, kind, mode = request.param.split("-")
     folder = tmp_path_factory.mktemp(architecture)
     base = make_tiny_base(folder / "base", architecture, tied=kind == "tied", vocabulary=VOCABULARY, reserved=RESERVED)
     adapters = make_adapters(base, folder)
@@ -114,6 +114,7 @@ async def stage(request, tmp_path_factory):
         host_adapters=6,
         max_rank=16,
         kv_cache_gib=0.25,
+        enforce_eager=mode == "eager",
         vocabulary=VOCABULARY,
         # So few blocks of the key-value cache that they are used again and again.
         engine={"block_size": 32, "num_gpu_blocks_override": 40},

@@ -85,9 +85,14 @@ class NewTokenTables:
             self._output[slot, index] = rows.output_rows.to(self._output.device)
             self._blocked[slot + 1, index] = False
 
+    @property
+    def is_filled(self) -> bool:
+        """Whether any slot holds an adapter that adds tokens."""
+        return any(self._filled)
+
     def embed(self, embedded: Tensor, ids: Tensor, slots: Tensor) -> Tensor:
         """`embedded` [n, hidden] with the rows of added tokens taken from each token's slot (`slots` [n], or -1)."""
-        if not any(self._filled):
+        if not self.is_filled:
             return embedded
         assert self._input is not None
         added = (ids >= self.vocabulary) & (ids < self.vocabulary + self._table_rows) & (slots >= 0)
@@ -101,7 +106,7 @@ class NewTokenTables:
 
     def logits(self, hidden: Tensor, slots: Tensor) -> Tensor | None:
         """Logits [n, table rows] of each row's own table, or None if no slot has one; rows of no slot are undefined."""
-        if not any(self._filled):
+        if not self.is_filled:
             return None
         assert self._output is not None
         if hidden.is_cuda:

@@ -98,7 +98,11 @@ def _patch_logits(state: EngineState) -> None:
             return logits
         slots = state.wrapper.sampler_indices if state.wrapper is not None else None
         if slots is not None and len(slots) != len(logits):
-            raise RuntimeError(f"{len(logits)} rows of logits but {len(slots)} requests in the batch")
+            # vLLM's own trial runs at start; a request of an adapter must never get here.
+            if not state.tables.is_filled:
+                slots = None
+            else:
+                raise RuntimeError(f"{len(logits)} rows of logits but {len(slots)} requests in the batch")
         reserved = logits[:, state.options.vocabulary : state.options.rows]
         if slots is not None:
             own = state.tables.logits(hidden_states, slots)
