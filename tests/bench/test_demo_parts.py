@@ -99,6 +99,17 @@ def test_second_revision_differs_and_works_elsewhere(workplace: Workplace) -> No
     assert output_folder(workplace, plan.second) != output_folder(workplace, plan.adapters["train clf"])
 
 
+def test_settings_of_quick_runs_and_of_large_bases_are_recipe_keys(workplace: Workplace) -> None:
+    from loradeck_train.recipe_file import load_recipe
+
+    for plan in (DemoPlan(), DemoPlan(quick=True), DemoPlan(base="hub:a/b", base_name="b", quick=True)):
+        for training in (*plan.adapters.values(), plan.full, plan.second):
+            recipe = load_recipe(training.recipe, sets=[f"{key}={value}" for key, value in training.settings.items()])
+            assert recipe.seed == int(training.settings.get("seed", 0))
+            assert (recipe.optimisation.max_steps == 4) == plan.quick
+            assert (recipe.optimisation.learning_rate in (3e-4, 2e-5)) == (plan.base_name == "b")
+
+
 def test_progress_says_what_runs_and_what_comes_next(console: Console) -> None:
     progress = Progress(console, ("one", "two"))
     with progress.step("one"):
