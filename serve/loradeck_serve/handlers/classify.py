@@ -65,8 +65,7 @@ class ClassifyHandler:
 
     async def _one(self, call: Call, target: Target, text: str, labels: Sequence[str], field: str) -> ClassifyReply:
         task = target.task
-        prompt = await self._tokenizers.render(task, {"text": text})
-        candidates = await self._tokenizers.label_candidates(task, labels)
+        prompt, candidates = await self._tokenizers.render_labelled(task, {"text": text}, labels)
         self._dispatcher.check_prompt(len(prompt), max(map(len, candidates)), field)
         async with self._dispatcher.admit(call, target, len(prompt)) as admitted:
             scores = await admitted.engine.score(

@@ -51,19 +51,22 @@ class Tokenizers:
             task, lambda tokenizer: [int(i) for i in tokenizer.encode(text, add_special_tokens=special)]
         )
 
-    async def label_candidates(self, task: Task, labels: Sequence[str]) -> list[tuple[int, ...]]:
-        """Token ids that stand for each label after the prompt: its label token, or its text as training writes it.
+    async def render_labelled(
+        self, task: Task, values: Mapping[str, str], labels: Sequence[str]
+    ) -> tuple[list[int], list[tuple[int, ...]]]:
+        """Token ids of the prompt, and of what stands for each label after it: its label token, or its text as training
+        writes it.
 
         Where one label's text is the beginning of another's, all of them end with the end of the turn, as they do in
         training: otherwise the shorter one would be scored for saying less.
         """
-        from loradeck_tasks.rendering import end_of_turn, label_candidates
+        from loradeck_tasks.rendering import end_of_turn, label_candidates, render_prompt
 
-        def work(tokenizer: Any) -> list[tuple[int, ...]]:
+        def work(tokenizer: Any) -> tuple[list[int], list[tuple[int, ...]]]:
             found = [tuple(ids) for ids in label_candidates(task, tokenizer, labels)]
             if any(a != b and b[: len(a)] == a for a in found for b in found):
                 found = [(*ids, end_of_turn(task, tokenizer)) for ids in found]
-            return found
+            return list(render_prompt(task, values, tokenizer)), found
 
         return await self._run(task, work)
 
