@@ -20,8 +20,12 @@ FACTOR = 0.25
 """Largest accepted share of the adapter's own effect that the served answer may be off by."""
 
 NOISE_FLOOR = {"float32": 1e-3, "float16": 2e-2, "bfloat16": 0.1}
-"""Mean difference in nats below which an adapter cannot be told from the base: several times what the same adapter
-differs by between PEFT and the engine in that precision."""
+"""Mean difference in nats below which an adapter cannot be told from the base.
+
+Between PEFT and the engine the same adapter differs by 0.013 to 0.03 nats in bfloat16 and by less than 1e-5 in float32
+(pocket base, 16 prompts, the 16 tokens that the adapter moves most). Half the floor is always accepted: for an adapter
+just above it, a quarter of its effect would be no more than this noise.
+"""
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,7 @@ async def run_probe(
     distance = fmean(abs(trained - base) for _, trained, base in pairs)
     floor = max(NOISE_FLOOR.get(precision, NOISE_FLOOR["bfloat16"]) for precision in (probe.dtype, engine.info.dtype))
     indistinct = distance < floor
-    limit = floor if indistinct else factor * distance
+    limit = floor if indistinct else max(factor * distance, floor / 2)
     if error > limit:
         raise PreconditionError(
             f"adapter {adapter} does not answer as it did after training: off by {error:.3g} nats where "
