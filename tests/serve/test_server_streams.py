@@ -11,7 +11,7 @@ import loradeck.adapters.v1 as adapters
 import loradeck.inference.v1 as inference
 from loradeck_serve.grpc.doors import ADAPTERS, INFERENCE
 from tests.serve.conftest import Running, Start
-from tests.serve.errors import failure
+from tests.serve.errors import describe, failure
 from tests.serve.fake_engine import FakeEngine
 
 LONG = inference.AnswerLongRequest(adapter="long", question="q", context="c")
@@ -244,6 +244,23 @@ async def test_dead_engine_is_restarted_with_what_it_held(start: Start) -> None:
     assert first.stopped
     assert list(running.engine.loaded) == [digest]
     assert (await running.inference.Classify(CLASSIFY)).provenance.digest == digest
+
+
+async def test_requests_that_wait_while_the_engine_dies_are_answered_or_told_to_come_back(start: Start) -> None:
+    running = await start(limits={"concurrent": 1})
+    await running.inference.Classify(CLASSIFY)
+    first = running.engine
+    first.gate.clear()
+    base = inference.ClassifyRequest(text="x", labels=["a", "b"])
+    calls = [asyncio.ensure_future(running.inference.Classify(r)) for r in (CLASSIFY, CLASSIFY, base, CLASSIFY, base)]
+    await busy(first)
+    await asyncio.sleep(0.1)
+    first.die()
+    results = await asyncio.gather(*calls, return_exceptions=True)
+    failed = [describe(result) for result in results if isinstance(result, grpc.RpcError)]
+    assert failed, "the request in the engine cannot have been answered"
+    assert {f.code for f in failed} == {"UNAVAILABLE"}
+    assert all(result.label for result in results if not isinstance(result, BaseException))
 
 
 async def test_server_gives_up_on_an_engine_that_keeps_dying(start: Start) -> None:

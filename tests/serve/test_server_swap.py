@@ -123,7 +123,7 @@ async def test_failed_load_keeps_old_revision_serving(start: Start, deck: Deck) 
         raise AssertionError("the failed load was not reported")
     await asyncio.sleep(0.2)
     assert await revision_of(running) == 1
-    assert running.server.metrics.flip_failures.labels("clf", "ENGINE_REFUSED")._value.get() == 1
+    assert running.server.metrics.flip_failures.labels("clf", "ENGINE_REFUSED")._value.get() >= 1
     watch.cancel()
     await asyncio.gather(reading, return_exceptions=True)
 
@@ -173,6 +173,21 @@ async def test_flips_under_load_fail_nobody_and_name_who_answered(start: Start, 
     await asyncio.gather(*asking)
     assert len(answered) > 100
     assert set(answered) == {1, 2}
+
+
+async def test_state_of_a_revision_follows_it_from_the_registry_to_the_engine(start: Start) -> None:
+    running = await start()
+
+    async def state() -> int:
+        reply = await running.admin.GetAdapter(adapters.GetAdapterRequest(adapter="clf@2"))
+        assert isinstance(reply.adapter.state, int)
+        return reply.adapter.state
+
+    assert await state() == adapters.ADAPTER_STATE_UNSPECIFIED
+    await running.admin.LoadAdapter(adapters.LoadAdapterRequest(adapter="clf@2"))
+    assert await state() == adapters.ADAPTER_STATE_LOADED
+    await running.admin.UnloadAdapter(adapters.UnloadAdapterRequest(adapter="clf@2"))
+    assert await state() == adapters.ADAPTER_STATE_CACHED
 
 
 async def test_pinned_alias_stays_pinned_across_its_moves(start: Start, deck: Deck) -> None:

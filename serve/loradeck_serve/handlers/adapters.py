@@ -5,6 +5,7 @@ import shutil
 import time
 from collections.abc import AsyncGenerator, Sequence
 from concurrent.futures import Executor
+from dataclasses import replace
 from pathlib import Path
 
 from loradeck_registry.errors import ExhaustedError, InvalidError, NotFoundError
@@ -156,7 +157,10 @@ class AdaptersHandler:
     def view(self, entry: Entry) -> AdapterView:
         """A revision as operators see it."""
         digest = entry.revision.digest
-        return entry.view(self._catalog.aliases_of(digest), digest in self._catalog.pinned)
+        view = entry.view(self._catalog.aliases_of(digest), digest in self._catalog.pinned)
+        if view.state == "cached" and (self._registry is None or not self._registry.is_local(entry.revision)):
+            return replace(view, state="remote")
+        return view
 
     async def _watch(self, names: frozenset[str]) -> AsyncGenerator[AdapterView | AliasFlip]:
         async for event in self._events.watch(self.list()):

@@ -85,6 +85,10 @@ class Dispatcher:
                 return
             async with self._residency.use(target.adapter) as lease:
                 await place.dispatch(target.digest, prompt_tokens)
+                if not lease.valid:
+                    raise UnavailableError(
+                        "the engine was restarted: try again", reason="ENGINE_RESTARTING", retry_after=1
+                    )
                 lease.dispatched()
                 yield self._admitted(call, target, place, lease)
 

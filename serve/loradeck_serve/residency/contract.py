@@ -6,7 +6,7 @@ from typing import Protocol
 
 from loradeck_registry.registry import Revision
 from loradeck_serve.domain import Residency
-from loradeck_serve.residency.entry import Entry
+from loradeck_serve.residency.entry import Entry, State
 from loradeck_serve.residency.slots import SlotOrder
 
 
@@ -48,6 +48,11 @@ class Lease:
     residency: Residency
     load_seconds: float = 0.0
     _running: bool = field(default=False)
+
+    @property
+    def valid(self) -> bool:
+        """Whether the revision is still in the engine: it is, unless the engine died."""
+        return self.entry.state in (State.LOADED, State.DRAINING)
 
     def dispatched(self) -> None:
         """The request goes to the engine now."""

@@ -166,6 +166,8 @@ class ResidencyManager:
             await self._room(revision)
             reserved = True
             await self._loader.insert(revision)
+            # Again: an engine that died meanwhile took the reservation with it, and the new one holds the revision.
+            self._inside.add(revision.digest)
         except BaseException as error:
             if reserved:
                 self._inside.discard(revision.digest)
