@@ -28,6 +28,9 @@ from loradeck_serve.engine.vllm_engine import VllmEngine
 GOLDEN_TOKENS = 8
 """Tokens of each reply that are compared with the same request answered alone."""
 
+TIE = {"float32": 1e-3, "float16": 0.05, "bfloat16": 0.25}
+"""Two tokens whose log-probabilities are this close may change places with the size of the batch: rounding decides."""
+
 
 @dataclass(frozen=True)
 class Load:
@@ -90,8 +93,13 @@ def make_prompts(count: int, length: int, rows: int, seed: int) -> list[list[int
 
 
 async def count_wrong(arm: Arm, load: Load, replies: int) -> dict[str, Any]:
-    """Replies in full mixed batches against the same requests answered one at a time."""
-    prompts = make_prompts(8, load.prompt_tokens, arm.engine.info.rows, seed=10_000)
+    """Replies in full mixed batches against the same requests answered one at a time.
+
+    A reply is compared up to its first token that differs. That token counts as wrong, unless the request's own
+    adapter, asked alone, gives it and the golden one the same probability within rounding (`near_ties`).
+    """
+    engine = arm.engine
+    prompts = make_prompts(8, load.prompt_tokens, engine.info.rows, seed=10_000)
     targets = [*arm.targets, None]
     golden = {
         (number, target): await arm.answer(prompt, target, GOLDEN_TOKENS)
@@ -101,14 +109,26 @@ async def count_wrong(arm: Arm, load: Load, replies: int) -> dict[str, Any]:
     distinct = sum(len({tuple(golden[number, target]) for target in targets}) == len(targets) for number in range(8))
     keys = [key for _ in range(-(-replies // len(golden))) for key in golden]
     random.Random(0).shuffle(keys)
-    wrong = 0
+    differing: list[tuple[tuple[int, str | None], int, int]] = []
     for start in range(0, len(keys), load.concurrency):
         batch = keys[start : start + load.concurrency]
         found = await asyncio.gather(*(arm.answer(prompts[n], target, GOLDEN_TOKENS) for n, target in batch))
-        wrong += sum(
-            a != b for key, got in zip(batch, found, strict=True) for a, b in zip(golden[key], got, strict=True)
-        )
-    return {"replies": len(keys), "wrong_tokens": wrong, "prompts_where_all_targets_differ": distinct}
+        for key, tokens in zip(batch, found, strict=True):
+            where = next((i for i, (a, b) in enumerate(zip(golden[key], tokens, strict=True)) if a != b), None)
+            if where is not None:
+                differing.append((key, where, tokens[where]))
+    ties = 0
+    for number, (key, where, token) in enumerate(differing):
+        prompt = [*prompts[key[0]], *golden[key][:where]]
+        scores = await engine.score(f"tie-{number}", prompt, [[golden[key][where]], [token]], key[1])
+        (wanted,), (got,) = scores.logprobs
+        ties += abs(wanted - got) <= TIE[engine.info.dtype]
+    return {
+        "replies": len(keys),
+        "wrong_tokens": len(differing) - ties,
+        "near_ties": ties,
+        "prompts_where_all_targets_differ": distinct,
+    }
 
 
 async def compare(base: Path, load: Load, *, stock: bool, bare: bool, replies: int) -> dict[str, Any]:
