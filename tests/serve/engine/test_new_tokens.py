@@ -24,23 +24,27 @@ def make_tables(table_rows=4, base_ids=()) -> NewTokenTables:
     return tables
 
 
-def test_each_request_sees_the_rows_of_its_own_slot() -> None:
+@pytest.mark.parametrize("embed", ["embed", "embed_static"])
+def test_each_request_sees_the_rows_of_its_own_slot(embed) -> None:
     tables, first, second = make_tables(), make_rows([10, 12], 1), make_rows([10, 11], 2)
     tables.set_slot(0, first)
     tables.set_slot(2, second)
-    embedded = torch.zeros(5, HIDDEN)
     ids, slots = torch.tensor([10, 10, 12, 3, 10]), torch.tensor([0, 2, 0, 0, -1])
-    found = tables.embed(embedded.clone(), ids, slots)
-    wanted = torch.stack([first.input_rows[0], second.input_rows[0], first.input_rows[1], *embedded[:2]])
+    found = torch.zeros(5, HIDDEN)
+    getattr(tables, embed)(found, ids, slots)
+    wanted = torch.stack(
+        [first.input_rows[0], second.input_rows[0], first.input_rows[1], torch.zeros(HIDDEN), torch.zeros(HIDDEN)]
+    )
     assert torch.equal(found, wanted)
 
 
-def test_logits_of_new_tokens_come_from_the_output_rows_of_the_slot() -> None:
+@pytest.mark.parametrize("compute", ["logits", "logits_static"])
+def test_logits_of_new_tokens_come_from_the_output_rows_of_the_slot(compute) -> None:
     tables, first, second = make_tables(), make_rows([10, 12], 1), make_rows([10, 11], 2)
     tables.set_slot(0, first)
     tables.set_slot(2, second)
     hidden, slots = torch.randn(3, HIDDEN), torch.tensor([2, -1, 0])
-    logits = tables.logits(hidden, slots)
+    logits = getattr(tables, compute)(hidden, slots)
     assert torch.allclose(logits[0, [0, 1]], second.output_rows @ hidden[0])
     assert torch.allclose(logits[2, [0, 2]], first.output_rows @ hidden[2])
 
@@ -76,7 +80,8 @@ def test_a_slot_that_changes_hands_forgets_its_former_rows() -> None:
     assert tables.logits(torch.randn(1, HIDDEN), torch.tensor([0])) is None
 
 
-def test_a_neighbours_broken_rows_reach_nobody() -> None:
+@pytest.mark.parametrize(("embed", "compute"), [("embed", "logits"), ("embed_static", "logits_static")])
+def test_a_neighbours_broken_rows_reach_nobody(embed, compute) -> None:
     tables, good = make_tables(), make_rows([10], 1)
     tables.set_slot(0, good)
     bad = make_rows([10])
@@ -84,10 +89,11 @@ def test_a_neighbours_broken_rows_reach_nobody() -> None:
     bad.output_rows.fill_(float("nan"))
     tables.set_slot(1, bad)
     ids, slots = torch.tensor([10, 10, 10]), torch.tensor([0, 1, -1])
-    found = tables.embed(torch.ones(3, HIDDEN), ids, slots)
+    found = torch.ones(3, HIDDEN)
+    getattr(tables, embed)(found, ids, slots)
     assert torch.equal(found[[0, 2]], torch.stack([good.input_rows[0], torch.ones(HIDDEN)]))
     hidden = torch.randn(2, HIDDEN)
-    assert torch.allclose(tables.logits(hidden, torch.tensor([0, 1]))[0, 0], good.output_rows[0] @ hidden[0])
+    assert torch.allclose(getattr(tables, compute)(hidden, torch.tensor([0, 1]))[0, 0], good.output_rows[0] @ hidden[0])
 
 
 def write(folder, **changes) -> None:

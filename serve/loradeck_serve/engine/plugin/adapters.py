@@ -25,20 +25,22 @@ def attach(worker_manager: Any, model: Any, state: Any) -> None:
     state.wrapper = manager.punica_wrapper_mapping[DEFAULT_LANGUAGE_WRAPPER_KEY]
     if isinstance(state.wrapper, GroupedPunicaWrapper):
         self_test(worker_manager.lora_config, worker_manager.lora_config.lora_dtype)
-    if compiled.is_defined():
-        compiled.number_layers(manager, state)
+    compiled.attach(manager, state)
     if not state.reserved:
         return
     embedding = _embedding(model)
     state.tables.allocate(embedding.embedding_dim, embedding.weight.dtype, embedding.weight.device)
     original = embedding.forward
+    # Where the model is compiled or recorded as a graph, the tables are looked at when it runs and not before.
+    opaque = compiled.is_defined()
 
     def forward(self: Any, ids: torch.Tensor) -> torch.Tensor:
-        embedded = original(ids)
-        if compiled.is_defined():
-            return compiled.embed_rows(embedded, ids)
-        slots = state.wrapper._token_lora_indices[: len(ids)]
-        return state.tables.embed(embedded, ids.long(), slots)
+        embedded: torch.Tensor = original(ids)
+        if opaque:
+            torch.ops.loradeck.embed_rows(embedded, ids)
+        else:
+            compiled.embed_rows(embedded, ids)
+        return embedded
 
     embedding.forward = types.MethodType(forward, embedding)
 

@@ -1,7 +1,7 @@
-"""Compilation beside adapters on a CPU: what depends on the batch becomes one opaque operation in a compiled model.
+"""Compilation beside adapters: what depends on the batch is opaque to the compiler.
 
-vLLM gives compilation up as soon as adapters are on, because its adapter code does not go through the compiler. Here
-the compiler sees two operations that change a tensor in place, and never what is behind them.
+On a CPU vLLM gives compilation up as soon as adapters are on, because its adapter code there does not go through the
+compiler. Here the compiler sees operations that change a tensor in place, and never what is behind them.
 """
 
 from collections.abc import Iterator
@@ -41,31 +41,35 @@ def compilation_kept() -> Iterator[None]:
         platform.check_and_update_config = original
 
 
-def _add_lora(y: Tensor, x: Tensor, layer: int) -> None:
+def add_lora(y: Tensor, x: Tensor, layer: int) -> None:
+    """Add the adapters' part of a LoRA layer, by its number, to `y` in place."""
     module = _layers[layer]
     module.punica_wrapper.add_lora_linear(y, x, module.lora_a_stacked, module.lora_b_stacked, 1.0, module.output_slices)
 
 
-def _embed_rows(embedded: Tensor, ids: Tensor) -> None:
-    slots = _state.wrapper._token_lora_indices[: len(ids)]
-    _state.tables.embed(embedded, ids.long(), slots)
+def embed_rows(embedded: Tensor, ids: Tensor) -> None:
+    """Put the rows of added tokens into `embedded` in place."""
+    _state.tables.embed(embedded, ids.long(), _state.wrapper._token_lora_indices[: len(ids)])
 
 
 def _nothing(*_: Any) -> None:
     """What the compiler runs in their place while it traces: they have no result."""
 
 
-def define_operations() -> None:
-    """Register the two operations and have LoRA layers call theirs; for the worker."""
+def define_operations(dispatch_key: str) -> None:
+    """Register both as opaque operations, for the worker."""
     global _library
-    from vllm.lora.layers.base_linear import BaseLinearLayerWithLoRA
-
     _library = torch.library.Library("loradeck", "DEF")
     _library.define("add_lora(Tensor(a!) y, Tensor x, int layer) -> ()")
     _library.define("embed_rows(Tensor(a!) embedded, Tensor ids) -> ()")
-    for name, function in (("add_lora", _add_lora), ("embed_rows", _embed_rows)):
-        _library.impl(name, function, dispatch_key="CPU")
+    for name, function in (("add_lora", add_lora), ("embed_rows", embed_rows)):
+        _library.impl(name, function, dispatch_key=dispatch_key)
         _library._register_fake(name, _nothing)
+
+
+def hide_linear_layers() -> None:
+    """Have LoRA layers call the opaque operation. vLLM's own adapter kernels for GPUs need no hiding."""
+    from vllm.lora.layers.base_linear import BaseLinearLayerWithLoRA
 
     def apply_lora_to_output(self: Any, x: Tensor, output: Tensor) -> Tensor:
         torch.ops.loradeck.add_lora(output, x, self.loradeck_layer)
@@ -75,12 +79,12 @@ def define_operations() -> None:
 
 
 def is_defined() -> bool:
-    """Whether this process has the operations: a worker on a CPU that compiles."""
+    """Whether this process has the opaque operations."""
     return _library is not None
 
 
-def number_layers(manager: Any, state: Any) -> None:
-    """Give the LoRA layers of a model their numbers, before anything is compiled."""
+def attach(manager: Any, state: Any) -> None:
+    """Take over the state of the model, and give its LoRA layers their numbers, before anything is compiled."""
     global _state
     from vllm.lora.layers.base_linear import BaseLinearLayerWithLoRA
 
@@ -89,9 +93,3 @@ def number_layers(manager: Any, state: Any) -> None:
         if isinstance(module, BaseLinearLayerWithLoRA):
             setattr(module, LAYER, len(_layers))
             _layers.append(module)
-
-
-def embed_rows(embedded: Tensor, ids: Tensor) -> Tensor:
-    """`embedded` with the rows of added tokens in place, through the opaque operation."""
-    torch.ops.loradeck.embed_rows(embedded, ids)
-    return embedded

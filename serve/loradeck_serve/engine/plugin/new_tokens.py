@@ -90,27 +90,33 @@ class NewTokenTables:
         """Whether any slot holds an adapter that adds tokens."""
         return any(self._filled)
 
-    def embed(self, embedded: Tensor, ids: Tensor, slots: Tensor) -> Tensor:
-        """`embedded` [n, hidden] with the rows of added tokens taken from each token's slot (`slots` [n], or -1)."""
-        if not self.is_filled:
-            return embedded
-        assert self._input is not None
-        added = (ids >= self.vocabulary) & (ids < self.vocabulary + self._table_rows) & (slots >= 0)
-        if not embedded.is_cuda:
-            where = added.nonzero().squeeze(1)
+    def embed(self, embedded: Tensor, ids: Tensor, slots: Tensor) -> None:
+        """Put the rows of added tokens into `embedded` [n, hidden], each from its token's slot (`slots` [n], or -1)."""
+        if embedded.device.type != "cpu":
+            self.embed_static(embedded, ids, slots)
+        elif self.is_filled:
+            assert self._input is not None
+            where = self._added(ids, slots).nonzero().squeeze(1)
             if len(where):
                 embedded[where] = self._input[slots[where], ids[where] - self.vocabulary]
-            return embedded
+
+    def embed_static(self, embedded: Tensor, ids: Tensor, slots: Tensor) -> None:
+        """`embed` without a look at any value, so that a device need not wait and a graph can record it."""
+        assert self._input is not None
         index = (ids - self.vocabulary).clamp(0, self._table_rows - 1)
-        return torch.where(added.unsqueeze(-1), self._input[slots.clamp_min(0), index], embedded)
+        rows = self._input[slots.clamp_min(0), index]
+        embedded.copy_(torch.where(self._added(ids, slots).unsqueeze(-1), rows, embedded))
+
+    def _added(self, ids: Tensor, slots: Tensor) -> Tensor:
+        return (ids >= self.vocabulary) & (ids < self.vocabulary + self._table_rows) & (slots >= 0)
 
     def logits(self, hidden: Tensor, slots: Tensor) -> Tensor | None:
         """Logits [n, table rows] of each row's own table, or None if no slot has one; rows of no slot are undefined."""
         if not self.is_filled:
             return None
+        if hidden.device.type != "cpu":
+            return self.logits_static(hidden, slots)
         assert self._output is not None
-        if hidden.is_cuda:
-            return torch.einsum("nh,nrh->nr", hidden, self._output[slots.clamp_min(0)])
         result = hidden.new_empty(len(hidden), self._table_rows)
         for slot, filled in enumerate(self._filled):
             if filled:
@@ -118,6 +124,12 @@ class NewTokenTables:
                 if len(own):
                     result[own] = hidden[own] @ self._output[slot].t()
         return result
+
+    def logits_static(self, hidden: Tensor, slots: Tensor) -> Tensor:
+        """`logits` without a look at any value: all tables, then each row's own."""
+        assert self._output is not None
+        everything = (hidden @ self._output.flatten(0, 1).t()).view(len(hidden), self._slots, self._table_rows)
+        return everything[torch.arange(len(hidden), device=hidden.device), slots.clamp_min(0)]
 
     def blocked(self, slots: Tensor | None, count: int) -> Tensor:
         """Which reserved tokens each of `count` rows must not produce: [count, reserved], true is blocked."""

@@ -32,10 +32,12 @@ def install(options: PluginOptions) -> None:
         _patch_adapters(state)
         if current_platform.is_cpu() and options.operations == "loradeck":
             _patch_operations()
-            if options.compiled:
-                from loradeck_serve.engine.plugin import compiled
+        if options.compiled or not current_platform.is_cpu():
+            from loradeck_serve.engine.plugin import compiled
 
-                compiled.define_operations()
+            compiled.define_operations(current_platform.dispatch_key)
+            if current_platform.is_cpu():
+                compiled.hide_linear_layers()
 
 
 class EngineState:
