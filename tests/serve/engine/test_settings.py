@@ -94,3 +94,19 @@ def test_unknown_versions_are_a_message_and_not_a_guess(version) -> None:
         check_version(version)
     assert caught.value.reason == "ENGINE_VERSION"
     assert version in caught.value.message
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_engine_arguments_that_vllm_does_not_know_are_refused_with_the_nearest(model) -> None:
+    pytest.importorskip("vllm")
+    from loradeck_serve.engine.arguments import engine_arguments
+
+    with pytest.raises(InvalidError) as caught:
+        engine_arguments(EngineSettings(model=model, engine={"block_sise": 32}))
+    assert caught.value.field == "engine.block_sise"
+    assert "block_size" in caught.value.message
+    arguments = engine_arguments(EngineSettings(model=model, slots=2, max_rank=9, engine={"block_size": 32}))
+    assert (arguments.block_size, arguments.max_loras, arguments.max_lora_rank) == (32, 2, 16)
+    # One more than is ever admitted, so that the engine itself never evicts.
+    assert arguments.max_cpu_loras == EngineSettings(model=model, slots=2).loaded_limit + 1
