@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich import box
+from rich.console import JustifyMethod
 from rich.table import Table
 
 from loradeck_bench.report.units import duration, fixed, size
@@ -75,9 +76,10 @@ def _milliseconds(value: float | None) -> str:
 
 def storage_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """Bytes of every revision against a full checkpoint."""
-    table = Table(title="Storage", title_justify="left")
+    table = Table(title="Storage", title_justify="left", box=box.SIMPLE_HEAD)
     for column in ("artifact", "kind", "rank", "bytes", "size", "of a full checkpoint", "fit into one"):
-        table.add_column(column, justify="left" if column in ("artifact", "kind") else "right")
+        justify: JustifyMethod = "left" if column in ("artifact", "kind") else "right"
+        table.add_column(column, justify=justify, no_wrap=" " not in column)
     for row in rows:
         ratio = row["ratio_to_full"]
         table.add_row(
