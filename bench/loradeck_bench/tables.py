@@ -77,7 +77,7 @@ def _milliseconds(value: float | None) -> str:
 def storage_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """Bytes of every revision against a full checkpoint."""
     table = Table(title="Storage", title_justify="left", box=box.SIMPLE_HEAD)
-    for column in ("artifact", "kind", "rank", "bytes", "size", "of a full checkpoint", "fit into one"):
+    for column in ("artifact", "kind", "rank", "bytes", "size", "of a full", "per full"):
         justify: JustifyMethod = "left" if column in ("artifact", "kind") else "right"
         table.add_column(column, justify=justify, no_wrap=" " not in column)
     for row in rows:
