@@ -84,10 +84,10 @@ def test_special_tokens_are_single_and_end_generation(base: Path, tokenizer) -> 
     assert json.loads((base / "generation_config.json").read_text(encoding="utf-8"))["eos_token_id"] == ends
 
 
-def test_base_follows_a_simple_instruction_and_stops(model, tokenizer) -> None:  # type: ignore[no-untyped-def]
-    said = "Marta Solgren"
+def test_base_repeats_a_date_and_ends_its_turn(model, tokenizer) -> None:  # type: ignore[no-untyped-def]
+    said = "7 November 2001"
     prompt = tokenizer.apply_chat_template(
-        [{"role": "system", "content": "Follow the instruction."}, {"role": "user", "content": f"Repeat this: {said}"}],
+        [{"role": "system", "content": "Follow the instruction."}, {"role": "user", "content": f"Say exactly: {said}"}],
         add_generation_prompt=True,
         return_tensors="pt",
         return_dict=True,
