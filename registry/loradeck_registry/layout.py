@@ -10,6 +10,10 @@ REVISIONS = "revisions"
 ALIASES = "aliases"
 ATTACHMENTS = "attachments"
 CHANGES = "changes"
+LEASES = "leases"
+QUARANTINE = "quarantine"
+RETIRED = "retired"
+PROTECTIONS = "protections"
 
 
 def blob(sha256: str) -> str:
@@ -62,3 +66,28 @@ def minute(time: datetime) -> str:
 def change(time: datetime, identifier: str) -> str:
     """Key of a change marker."""
     return f"{CHANGES}/{minute(time)}/{identifier}.json"
+
+
+def lease(holder: str, identifier: str) -> str:
+    """Key of a lease."""
+    return f"{LEASES}/{holder}/{identifier}.json"
+
+
+def quarantine(run: str, phase: str) -> str:
+    """Key of a collection's record: `intent`, what it means to delete; `deleting`, while it does."""
+    return f"{QUARANTINE}/{run}/{phase}.json"
+
+
+def retired(name: str, number: int) -> str:
+    """Key of the note that stays when a revision was removed on purpose."""
+    return numbered(f"{RETIRED}/{name}", number)
+
+
+def revision(name: str, number: int) -> str:
+    """Key of a revision's record."""
+    return numbered(revisions(name), number)
+
+
+def protections(name: str, alias: str) -> str:
+    """Folder of the log of an alias's rules."""
+    return f"{PROTECTIONS}/{name}/{alias}"

@@ -1,6 +1,7 @@
 """Numbered logs: entries 1, 2, 3, … of a folder, each created only if absent, never changed, without gaps."""
 
 import json
+import uuid
 from typing import Any
 
 from loradeck_registry import layout
@@ -43,8 +44,16 @@ class NumberedLog:
         return self._entries[number]
 
     def append(self, number: int, entry: dict[str, Any]) -> bool:
-        """Write entry `number`, which must be the next one; False if another writer has taken the number."""
-        return self._store.put_if_absent(layout.numbered(self._folder, number), encode(entry))
+        """Write entry `number`, which must be the next one; False if another writer has taken the number.
+
+        An object store may have taken the entry although its answer was lost and the request was sent again: an entry
+        therefore carries an `id` of its own, and one that is found under the number is recognised.
+        """
+        key = layout.numbered(self._folder, number)
+        entry = entry | {"id": uuid.uuid4().hex}
+        return (
+            self._store.put_if_absent(key, encode(entry)) or decode(self._store.get(key), key).get("id") == entry["id"]
+        )
 
 
 def encode(entry: dict[str, Any]) -> bytes:

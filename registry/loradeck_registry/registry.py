@@ -4,35 +4,48 @@ import difflib
 import hashlib
 import json
 import shutil
+import threading
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
-from loradeck_registry import changes, layout
-from loradeck_registry.aliases import AliasEntry, AliasLog
+from loradeck_registry import attachments, changes, layout, leases, protection
+from loradeck_registry.addresses import open_store
+from loradeck_registry.aliases import AliasEntry, AliasLog, shares
+from loradeck_registry.aliases import caller as this_process
+from loradeck_registry.attachments import Attachment, AttachmentKind
 from loradeck_registry.cache import Cache, default_folder, fetch, sha256_of
 from loradeck_registry.changes import Change
+from loradeck_registry.collecting import GRACE, WAIT, CollectReport, collect
 from loradeck_registry.errors import (
     ConflictError,
     DamagedError,
     InvalidError,
     NotFoundError,
     PreconditionError,
+    UnavailableError,
 )
 from loradeck_registry.files import check_file
+from loradeck_registry.leases import Lease
 from loradeck_registry.log import NumberedLog, decode, encode
 from loradeck_registry.manifest import Manifest
 from loradeck_registry.reference import LATEST, PROD, Reference, check_alias, check_name
-from loradeck_registry.store import Store, damaged, open_store
+from loradeck_registry.retention import Retention
+from loradeck_registry.store import Progress, Store, damaged
 from loradeck_registry.verify import VerifyReport, verify_store
 
 FORMAT = 1
 _ATTEMPTS = 1000
+_UPLOADS = 3
+_AT_ONCE = 4
+"""Files sent to an object store at once."""
 
 
 @dataclass(frozen=True)
@@ -61,14 +74,17 @@ class Registry:
 
     @classmethod
     def open(cls, url: str | Path, *, cache: Path | None = None) -> "Registry":
-        """The registry at a folder path or file:// address. `cache` is the local read cache's folder.
+        """The registry at a folder path, or a file://, s3://, gs://, az:// or memory:// address.
 
-        Raises NotFoundError (NO_REGISTRY) if there is none, InvalidError or UnimplementedError for other addresses.
+        `cache` is the local read cache's folder. Raises NotFoundError (NO_REGISTRY, NO_BUCKET), PreconditionError
+        (NO_CREDENTIALS, NOT_PERMITTED), UnavailableError (not reachable), InvalidError for other addresses.
         """
         store = open_store(url)
         try:
             marker = decode(store.get(layout.MARKER), layout.MARKER)
-        except NotFoundError:
+        except NotFoundError as error:
+            if error.reason == "NO_BUCKET":
+                raise
             raise NotFoundError(
                 f"{store.url} is not a registry (it has no {layout.MARKER}); make one with "
                 f"`loradeck registry init --registry {store.url}`",
@@ -84,15 +100,15 @@ class Registry:
 
     @classmethod
     def init(cls, url: str | Path, *, cache: Path | None = None) -> "Registry":
-        """Make a registry in an absent or empty folder; one that is a registry already is opened.
+        """Make a registry in an absent or empty folder, or an empty bucket or prefix; an existing one is opened.
 
-        Raises PreconditionError if the folder cannot be written or holds other things.
+        Raises PreconditionError if the place cannot be written or holds other things, and what `open` raises.
         """
         store = open_store(url, create=True)
         if store.size(layout.MARKER) is None:
-            if any(path.name != layout.MARKER for path in store.folder.iterdir()) and store.size(layout.MARKER) is None:
+            if not store.is_empty() and store.size(layout.MARKER) is None:
                 raise PreconditionError(
-                    f"{store.url} holds other files and is not a registry: choose an empty folder", reason="NOT_EMPTY"
+                    f"{store.url} holds other things and is not a registry: choose an empty place", reason="NOT_EMPTY"
                 )
             marker = {"format": FORMAT, "id": uuid.uuid4().hex, "create_time": datetime.now(UTC).isoformat()}
             store.put_if_absent(layout.MARKER, encode(marker))
@@ -112,12 +128,15 @@ class Registry:
         alias: str | None = None,
         author: str | None = None,
         reason: str = "",
+        progress: Progress | None = None,
     ) -> Revision:
         """Store files, then the manifest, then the revision under the next free number; then move `alias` to it.
 
-        `files` gives the local file for each path in the manifest. Pushing the manifest of the newest revision again
-        returns that revision. Raises InvalidError (bad name, file refused), PreconditionError (file differs from the
-        manifest, KIND_CHANGED, not writable). Whatever fails, readers never see part of a revision.
+        `files` gives the local file for each path in the manifest; files that are there already, from a broken-off push
+        too, are not sent again. `progress` is told the bytes of each chunk sent, from any thread. Pushing the manifest
+        of the newest revision again returns that revision. Raises InvalidError (bad name, file refused),
+        PreconditionError (file differs from the manifest, KIND_CHANGED, GATE_FAILED for a protected `alias`, not
+        writable). Whatever fails, readers never see part of a revision.
         """
         check_name(name)
         if alias is not None:
@@ -128,11 +147,12 @@ class Registry:
         self._check_kind(name, manifest)
         for file in manifest.files:
             check_file(file.path, files[file.path])
-        for file in manifest.files:
-            self._push_blob(files[file.path], file.sha256, file.size)
         digest = manifest.digest()
-        self._store.put_if_absent(layout.manifest(digest), manifest.canonical_json())
-        revision = self._push_revision(name, manifest, digest, author or manifest.author, reason)
+        with leases.take(
+            self._store, f"push-{this_process()}", [digest], {file.sha256 for file in manifest.files}
+        ) as lease:
+            self._upload(manifest, files, digest, lease, progress)
+            revision = self._push_revision(name, manifest, digest, author or manifest.author, reason)
         if alias is not None:
             self.move_alias(name, alias, str(revision.number), who=author or "", why=reason or "published")
         return revision
@@ -140,8 +160,9 @@ class Registry:
     def resolve(self, reference: str | Reference, *, caller: str = "") -> Revision:
         """The revision that a reference names now: bare `name` is `@prod` if that alias exists, else `@latest`.
 
-        `caller` identifies who asks, so that a weighted alias can answer one caller always alike. Raises NotFoundError
-        with what exists instead, InvalidError for a malformed reference, DamagedError.
+        A weighted alias gives each `caller` the revision drawn for it (`AliasEntry.draw`), and without a caller the one
+        with the largest share. Raises NotFoundError with what exists instead, InvalidError for a malformed reference,
+        DamagedError.
         """
         if isinstance(reference, str):
             reference = Reference.parse(reference)
@@ -165,9 +186,9 @@ class Registry:
                     f"{name} has no alias {reference.alias!r} (aliases: {known}; `latest` always works)",
                     reason="ALIAS_NOT_FOUND",
                 )
-            return self._revision(name, entry.revision)
+            return self._revision(name, entry.draw(caller).revision)
         entry = self._alias(name, PROD).current() if reference.alias is None else None
-        return self._revision(name, entry.revision if entry else log.last())
+        return self._revision(name, entry.draw(caller).revision if entry else log.last())
 
     def names(self) -> list[str]:
         """All names that have a revision, sorted."""
@@ -194,20 +215,34 @@ class Registry:
         return found
 
     def move_alias(
-        self, name: str, alias: str, target: str, *, expect: int | None = None, who: str = "", why: str = ""
+        self,
+        name: str,
+        alias: str,
+        target: str | Mapping[str, float],
+        *,
+        expect: int | None = None,
+        who: str = "",
+        why: str = "",
     ) -> AliasEntry:
         """Point `name@alias` at `target`: a number, another alias, `latest` or `sha256:…`, with or without `name@`.
 
-        `expect` is the revision the alias must point to now, 0 if it must not exist yet. Raises ConflictError
-        (ALIAS_MOVED) when somebody else moved it, NotFoundError for an unknown target.
+        A mapping from such targets to weights makes a weighted alias. `expect` is the revision the alias must point to
+        now (of a weighted one that with the largest share), 0 if it must not exist yet. Raises ConflictError
+        (ALIAS_MOVED) when somebody else moved it, NotFoundError for an unknown target, PreconditionError (GATE_FAILED)
+        when the alias is protected and a target fails its rules.
         """
         check_alias(alias)
-        text = target if "@" in target else f"{check_name(name)}@{target}"
-        reference = Reference.parse(text)
-        if reference.name != name:
-            raise InvalidError(f"{text} is not a revision of {name}: an alias stays within its name", field="target")
-        revision = self.resolve(reference)
-        return self._alias(name, alias).move(revision.number, revision.digest, expect=expect, who=who, why=why)
+        wanted = {target: 1.0} if isinstance(target, str) else dict(target)
+        found = {text: self._within(name, text) for text in wanted}
+        held = leases.take(self._store, f"alias-{this_process()}", {revision.digest for revision in found.values()})
+        with held:
+            for revision in found.values():
+                if self._store.size(layout.revision(name, revision.number)) is None:
+                    raise self._retired(name, revision.number)
+            targets = shares([(found[text].number, found[text].digest, weight) for text, weight in wanted.items()])
+            log = self._alias(name, alias)
+            gate = protection.gate(self._store, name, alias, targets)
+            return log.move(targets, expect=expect, who=who, why=why, check=gate)
 
     def rollback(self, name: str, alias: str, *, who: str = "", why: str = "") -> AliasEntry:
         """Point the alias where it pointed before, as one more entry of its log; again, further back.
@@ -216,6 +251,69 @@ class Registry:
         """
         self.resolve(Reference(check_name(name), alias=check_alias(alias)))
         return self._alias(name, alias).rollback(who=who, why=why)
+
+    def protect(self, name: str, alias: str, rules: Sequence[str], *, who: str = "") -> None:
+        """Demand of every revision that `name@alias` is pointed to from now on that it passes `rules`; none lifts it.
+
+        A rule is `metric >= number` or `metric >= @alias - number`, over the metrics of the attached evaluations.
+        Raises InvalidError (BAD_RULE), NotFoundError (no such name).
+        """
+        if not self._log(check_name(name)).last():
+            raise self._no_name(name)
+        protection.protect(self._store, name, check_alias(alias), rules, who=who)
+
+    def rules(self, name: str, alias: str) -> list[str]:
+        """The rules that protect an alias now; none if it is not protected."""
+        return protection.rules(self._store, check_name(name), check_alias(alias))
+
+    def attach(
+        self, revision: Revision, kind: AttachmentKind, content: Mapping[str, Any], *, who: str = ""
+    ) -> Attachment:
+        """Add an evaluation, tag, note or signature to a revision; its digest stays what it is."""
+        added = attachments.attach(self._store, revision.digest, kind, content, who=who)
+        changes.mark(self._store, revision.name)
+        return added
+
+    def attachments(self, revision: Revision, kind: AttachmentKind) -> list[Attachment]:
+        """What was attached to a revision, oldest first."""
+        return attachments.attached(self._store, revision.digest, kind)
+
+    def tag(self, revision: Revision, tag: str, *, remove: bool = False, who: str = "") -> None:
+        """Put a tag on a revision, or take it off. Raises InvalidError for a malformed tag."""
+        self.attach(revision, "tag", {"tag": attachments.check_tag(tag), "removed": remove}, who=who)
+
+    def tags(self, revision: Revision) -> list[str]:
+        """The tags of a revision, sorted."""
+        return attachments.tags(self._store, revision.digest)
+
+    def metrics(self, revision: Revision) -> dict[str, float]:
+        """The newest value of each metric that evaluations of this revision state."""
+        return attachments.metrics(self._store, revision.digest)
+
+    def hold(self, digests: Iterable[str], holder: str = "", ttl: float = leases.TTL) -> Lease:
+        """Keep revisions, by manifest digest, from garbage collection for `ttl` seconds, again with each `renew`.
+
+        Returns when that is in force, which may take as long as a deletion that is going on. Whoever uses a revision
+        for long, a server above all, takes its lease before it fetches the files, renews it every third of `ttl`, and
+        releases it at the end. Raises NotFoundError (REVISION_GONE) if a revision was collected meanwhile.
+        """
+        lease = leases.take(self._store, holder or this_process(), digests, ttl=ttl)
+        for digest in lease.manifests:
+            if self._store.size(layout.manifest(digest)) is None:
+                lease.release()
+                raise NotFoundError(f"the registry has no revision {digest} any more", reason="REVISION_GONE")
+        return lease
+
+    def collect(
+        self,
+        *,
+        delete: bool = False,
+        retention: Retention | None = None,
+        grace: timedelta = GRACE,
+        wait: float = WAIT,
+    ) -> CollectReport:
+        """Find what nothing needs, and with `delete` announce it, wait, look again and delete it."""
+        return collect(self._store, delete=delete, retention=retention, grace=grace, wait=wait)
 
     def history(self, name: str, alias: str) -> list[AliasEntry]:
         """Every move of an alias, newest first. Raises NotFoundError."""
@@ -262,14 +360,44 @@ class Registry:
         """Change markers from `since` (less an overlap) on; each says: read that name or alias again."""
         return changes.since(self._store, since)
 
-    def _push_blob(self, source: Path, sha256: str, size: int) -> None:
+    def _upload(
+        self,
+        manifest: Manifest,
+        files: Mapping[str, Path],
+        digest: str,
+        lease: Lease,
+        progress: Progress | None,
+    ) -> None:
+        """Blobs and manifest. Should the lease ever have ended on the way, what is there is looked at again."""
+        lock = threading.Lock()
+
+        def sent(size: int) -> None:
+            with lock:
+                lease.touch()
+            if progress is not None:
+                progress(size)
+
+        for _ in range(_UPLOADS):
+            with ThreadPoolExecutor(_AT_ONCE if self._store.remote else 1) as pool:
+                blobs = {file.sha256: file for file in manifest.files}
+                tasks = [pool.submit(self._push_blob, files[f.path], f.sha256, f.size, sent) for f in blobs.values()]
+            for task in tasks:
+                task.result()
+            for file in manifest.files:
+                if blobs[file.sha256] is not file and sha256_of(files[file.path]) != file.sha256:
+                    raise _file_changed(files[file.path])
+            self._store.put_if_absent(layout.manifest(digest), manifest.canonical_json())
+            if lease.in_force():
+                return
+            lease.renew()
+        raise UnavailableError(f"the push of {manifest.kind} files was interrupted again and again; try again")
+
+    def _push_blob(self, source: Path, sha256: str, size: int, progress: Progress) -> None:
         key = layout.blob(sha256)
         if self._store.size(key) != size:
-            self._store.put_file(key, source, sha256, size)
+            self._store.put_file(key, source, sha256, size, progress)
         elif sha256_of(source) != sha256:
-            raise PreconditionError(
-                f"{source.name} is not the file that the manifest describes", reason="FILE_CHANGED", field="files"
-            )
+            raise _file_changed(source)
 
     def _push_revision(self, name: str, manifest: Manifest, digest: str, author: str | None, reason: str) -> Revision:
         record = {
@@ -307,10 +435,25 @@ class Registry:
         try:
             digest = str(log.read(number)["digest"])
         except NotFoundError:
-            raise NotFoundError(
-                f"{name} has no revision {number}; the latest is {log.last()}", reason="REVISION_NOT_FOUND"
-            ) from None
+            raise self._retired(name, number) from None
         return Revision(name, number, digest, self._manifest(digest, f"{name}@{number}"))
+
+    def _within(self, name: str, target: str) -> Revision:
+        text = target if "@" in target else f"{check_name(name)}@{target}"
+        reference = Reference.parse(text)
+        if reference.name != name:
+            raise InvalidError(f"{text} is not a revision of {name}: an alias stays within its name", field="target")
+        return self.resolve(reference)
+
+    def _retired(self, name: str, number: int) -> NotFoundError:
+        if self._store.size(layout.retired(name, number)) is not None:
+            return NotFoundError(
+                f"{name}@{number} was removed by a garbage collection; the latest is {self._log(name).last()}",
+                reason="REVISION_RETIRED",
+            )
+        return NotFoundError(
+            f"{name} has no revision {number}; the latest is {self._log(name).last()}", reason="REVISION_NOT_FOUND"
+        )
 
     def _manifest(self, digest: str, what: str) -> Manifest:
         if digest not in self._manifests:
@@ -345,6 +488,12 @@ class Registry:
         return NotFoundError(
             f"no adapter, checkpoint or base named {name!r} in the registry; {hint}", reason="NAME_NOT_FOUND"
         )
+
+
+def _file_changed(source: Path) -> PreconditionError:
+    return PreconditionError(
+        f"{source.name} is not the file that the manifest describes", reason="FILE_CHANGED", field="files"
+    )
 
 
 def parse_manifest(content: bytes, what: str) -> Manifest:

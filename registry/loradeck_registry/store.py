@@ -1,37 +1,47 @@
 """The object store: the few operations the registry needs, with obstore underneath and domain errors above."""
 
 import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from typing import TYPE_CHECKING
 
 import obstore
-from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedError
-from obstore.store import LocalStore
+from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedError, UnauthenticatedError
 
-from loradeck_registry.errors import (
-    DamagedError,
-    InvalidError,
-    NotFoundError,
-    PreconditionError,
-    UnavailableError,
-    UnimplementedError,
-)
+from loradeck_registry.errors import DamagedError, NotFoundError, PreconditionError, UnavailableError
+
+if TYPE_CHECKING:
+    from obstore.store import ObjectStore
 
 CHUNK = 4 << 20
 """Bytes per read when a file streams in or out."""
-_LATER_SCHEMES = ("s3", "gs", "gcs", "az", "azure", "abfs", "abfss", "memory", "http", "https")
+PART = 16 << 20
+"""Bytes per part of a multipart upload: 10,000 parts, the limit of S3, hold a file of 160 GB."""
+_PARTS_AT_ONCE = 4
+_SINGLE = 8 << 20
+"""Up to this size a file goes up in one request."""
+_RESUMES = 3
+"""How often a broken download goes on where it stopped."""
+
+Progress = Callable[[int], None]
+"""Is told the bytes of each chunk that was moved."""
 
 
 class Store:
     """Objects by key. `put_if_absent` is the one primitive that the registry's safety rests on."""
 
-    def __init__(self, url: str, folder: Path) -> None:
-        """`folder` exists. Use `open_store`."""
+    def __init__(self, url: str, store: "ObjectStore", *, folder: Path | None = None) -> None:
+        """`folder` is set for a local folder, which exists. Use `open_store`."""
         self.url = url
         self.folder = folder
-        self._store = LocalStore(folder)
+        self._store = store
+
+    @property
+    def remote(self) -> bool:
+        """Whether requests travel, so that several at once are worth while."""
+        return self.folder is None
 
     def put_if_absent(self, key: str, content: bytes) -> bool:
         """Create the object in one step; False, and nothing changed, if it exists. Of racing writers one gets True."""
@@ -42,14 +52,18 @@ class Store:
                 return False
         return True
 
-    def put_file(self, key: str, source: Path, sha256: str, size: int) -> None:
-        """Stream a local file in, under a key that names its content.
+    def put_file(self, key: str, source: Path, sha256: str, size: int, progress: Progress | None = None) -> None:
+        """Stream a local file in, under a key that names its content; a large one in parts.
 
         The bytes are hashed on the way: if the file is not what was announced, nothing becomes visible and
         PreconditionError (reason FILE_CHANGED) is raised.
         """
+        chunks = _checked_chunks(source, sha256, size, progress)
         with self._errors(key, "write"):
-            obstore.put(self._store, key, _checked_chunks(source, sha256, size))
+            if self.remote and size <= _SINGLE:
+                obstore.put(self._store, key, b"".join(chunks), use_multipart=False)
+            else:
+                obstore.put(self._store, key, chunks, chunk_size=PART, max_concurrency=_PARTS_AT_ONCE)
 
     def get(self, key: str) -> bytes:
         """The object's bytes. Raises NotFoundError."""
@@ -57,25 +71,40 @@ class Store:
             return bytes(obstore.get(self._store, key).bytes())
 
     def chunks(self, key: str) -> Iterator[bytes]:
-        """The object's bytes in chunks. Raises NotFoundError."""
-        with self._errors(key, "read"):
-            for chunk in obstore.get(self._store, key).stream(min_chunk_size=CHUNK):
-                yield bytes(chunk)
+        """The object's bytes in chunks. A broken transfer goes on where it stopped. Raises NotFoundError."""
+        position = 0
+        for attempt in range(_RESUMES + 1):
+            try:
+                with self._errors(key, "read"):
+                    for chunk in self._stream(key, position):
+                        position += len(chunk)
+                        yield chunk
+                return
+            except UnavailableError:
+                if attempt == _RESUMES or not self.remote:
+                    raise
 
     def size(self, key: str) -> int | None:
         """Bytes of the object, None if there is none."""
         with self._errors(key, "read"):
             try:
                 return obstore.head(self._store, key)["size"]
-            except FileNotFoundError:
+            except FileNotFoundError as error:
+                if _names_no_bucket(str(error)):
+                    raise
                 return None
 
     def keys(self, prefix: str) -> Iterator[tuple[str, int]]:
         """Key and size of every object below the folder `prefix`, in no particular order."""
+        for key, size, _ in self.items(prefix):
+            yield key, size
+
+    def items(self, prefix: str) -> Iterator[tuple[str, int, datetime]]:
+        """Key, size and time of the last change of every object below the folder `prefix`, in no particular order."""
         with self._errors(prefix, "list"):
             for batch in obstore.list(self._store, prefix=f"{prefix}/"):
                 for item in batch:
-                    yield item["path"], item["size"]
+                    yield item["path"], item["size"], item["last_modified"]
 
     def folders(self, prefix: str) -> list[str]:
         """Names of the folders directly below the folder `prefix`, sorted."""
@@ -83,30 +112,80 @@ class Store:
             found = obstore.list_with_delimiter(self._store, prefix=f"{prefix}/")["common_prefixes"]
         return sorted(path.rstrip("/").rpartition("/")[2] for path in found)
 
+    def delete(self, key: str) -> None:
+        """Delete an object; none is no error."""
+        with self._errors(key, "delete"), suppress(FileNotFoundError):
+            obstore.delete(self._store, key)
+
+    def is_empty(self) -> bool:
+        """Whether it holds no object at all."""
+        if self.folder is not None:
+            return not any(self.folder.iterdir())
+        with self._errors("", "list"):
+            return not any(batch for batch in obstore.list(self._store, chunk_size=1))
+
     def unfinished(self) -> list[str]:
-        """Parts that interrupted writes left behind, by path below the store; no reader ever sees them."""
+        """Parts that interrupted writes left behind in a folder, by path below it; no reader ever sees them."""
+        if self.folder is None:
+            return []
         parts = self.folder.rglob("*#[0-9]*")
         return sorted(path.relative_to(self.folder).as_posix() for path in parts if path.is_file())
+
+    def _stream(self, key: str, position: int) -> Iterator[bytes]:
+        options = {"range": {"offset": position}} if position else {}
+        for chunk in obstore.get(self._store, key, options=options).stream(min_chunk_size=CHUNK):  # type: ignore[arg-type]
+            yield bytes(chunk)
 
     @contextmanager
     def _errors(self, key: str, verb: str) -> Iterator[None]:
         try:
             yield
         except FileNotFoundError as error:
+            if _names_no_bucket(str(error)):
+                raise self._no_bucket() from error
             raise NotFoundError(f"the registry {self.url} has no object {key}") from error
-        except (PermissionDeniedError, PermissionError) as error:
+        except (PermissionDeniedError, UnauthenticatedError, PermissionError) as error:
+            hint = "check the rights on the folder" if self.folder else "check the credentials and what they may do"
             raise PreconditionError(
-                f"cannot {verb} {key} in the registry {self.url}: permission denied; check the rights on the folder",
+                f"cannot {verb} {key} in the registry {self.url}: permission denied; {hint}",
                 reason="NOT_PERMITTED",
             ) from error
         except BaseError as error:
-            cause = str(error).partition("\n")[0]
-            if "Permission denied" in str(error) or "Read-only file system" in str(error):
+            text = str(error)
+            cause = text.partition("\n")[0]
+            if "Permission denied" in text or "Read-only file system" in text:
                 raise PreconditionError(
                     f"cannot {verb} {key} in the registry {self.url}: not writable; check the rights on the folder",
                     reason="NOT_PERMITTED",
                 ) from error
+            if _names_no_bucket(text):
+                raise self._no_bucket() from error
+            if "169.254.169.254" in text or "metadata.google.internal" in text:
+                raise no_credentials(self.url, "none in the environment, and no instance role answers") from error
             raise UnavailableError(f"cannot {verb} {key} in the registry {self.url}: {cause}") from error
+
+    def _no_bucket(self) -> NotFoundError:
+        return NotFoundError(
+            f"the bucket or container of {self.url} does not exist; make it first, or check its name, the region and "
+            "the endpoint",
+            reason="NO_BUCKET",
+        )
+
+
+def no_credentials(url: str, why: str) -> PreconditionError:
+    """The error for an object store that cannot be asked for want of an account, key or role."""
+    names = {
+        "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+        "gs": "GOOGLE_APPLICATION_CREDENTIALS",
+        "gc": "GOOGLE_APPLICATION_CREDENTIALS",
+        "az": "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
+        "ab": "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
+    }
+    return PreconditionError(
+        f"no credentials for {url} ({why}): set {names.get(url[:2], 'them')} in the environment, "
+        "or run where a role gives them",
+        reason="NO_CREDENTIALS",
+    )
 
 
 def damaged(what: str, key: str, url: str) -> DamagedError:
@@ -118,49 +197,11 @@ def damaged(what: str, key: str, url: str) -> DamagedError:
     )
 
 
-def local_folder(url: str | Path) -> Path:
-    """The folder that `url` (a path or file://) names. Raises UnimplementedError for other stores, InvalidError."""
-    text = str(url)
-    if isinstance(url, Path) or "://" not in text:
-        if not text.strip():
-            raise InvalidError("the registry's name is empty: give a folder", field="registry")
-        return Path(text).expanduser().absolute()
-    parts = urlsplit(text)
-    if parts.scheme == "file" and parts.netloc in ("", "localhost"):
-        return Path(unquote(parts.path))
-    if parts.scheme in _LATER_SCHEMES:
-        raise UnimplementedError(
-            f"registries on {parts.scheme}:// are not implemented yet; use a local folder (path or file://)"
-        )
-    raise InvalidError(f"bad registry {text[:120]!r}: give a folder path or file:// address", field="registry")
+def _names_no_bucket(text: str) -> bool:
+    return any(word in text for word in ("NoSuchBucket", "ContainerNotFound", "The specified bucket does not exist"))
 
 
-def open_store(url: str | Path, *, create: bool = False) -> Store:
-    """The store at `url`. With `create`, an absent folder is made.
-
-    Raises NotFoundError if the folder is absent, PreconditionError if it cannot be made or is not a folder.
-    """
-    folder = local_folder(url)
-    if create:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise PreconditionError(
-                f"cannot make the registry folder {folder}: {error.strerror}; choose a writable place",
-                reason="NOT_PERMITTED",
-            ) from error
-    if not folder.exists():
-        raise NotFoundError(
-            f"no registry at {folder}: the folder does not exist; make one with "
-            f"`loradeck registry init --registry {folder}`",
-            reason="NO_REGISTRY",
-        )
-    if not folder.is_dir():
-        raise PreconditionError(f"{folder} is a file, not a registry folder", reason="NO_REGISTRY")
-    return Store(str(folder), folder)
-
-
-def _checked_chunks(source: Path, sha256: str, size: int) -> Iterator[bytes]:
+def _checked_chunks(source: Path, sha256: str, size: int, progress: Progress | None) -> Iterator[bytes]:
     """The file's chunks; raises before the last one unless the whole has the digest, so that an upload aborts."""
     digest = hashlib.sha256()
     held: bytes | None = None
@@ -171,9 +212,13 @@ def _checked_chunks(source: Path, sha256: str, size: int) -> Iterator[bytes]:
             total += len(chunk)
             if held is not None:
                 yield held
+                if progress is not None:
+                    progress(len(held))
             held = chunk
     if digest.hexdigest() != sha256 or total != size:
         raise PreconditionError(
             f"{source.name} changed while it was being read; push again", reason="FILE_CHANGED", field="files"
         )
     yield held if held is not None else b""
+    if progress is not None and held is not None:
+        progress(len(held))

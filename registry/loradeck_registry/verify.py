@@ -86,7 +86,8 @@ class _Scan:
             logs.setdefault(layout.alias_log(name, alias), []).append(number)
             record = self._record(key, {"targets": list, "who": str, "when": str})
             for target in record["targets"] if record else ():
-                if digests.get((name, target["revision"])) != target["digest"]:
+                number = target["revision"]
+                if digests.get((name, number)) != target["digest"] and not self._retired(name, number):
                     self._report.missing.append(
                         Finding(layout.numbered(layout.revisions(name), target["revision"]), f"{key} points to it")
                     )
@@ -94,9 +95,16 @@ class _Scan:
         for folder, numbers in logs.items():
             self._check_gaps(folder, numbers)
 
+    def _retired(self, name: str, number: int) -> bool:
+        """Whether a collection has removed the revision and left its note."""
+        return self._store.size(layout.retired(name, number)) is not None
+
     def _check_gaps(self, folder: str, numbers: list[int]) -> None:
         for number in sorted(set(range(1, max(numbers, default=0))) - set(numbers)):
             key = layout.numbered(folder, number)
+            kind, name = folder.split("/")[:2]
+            if kind == layout.REVISIONS and self._retired(name, number):
+                continue
             if not any(finding.object == key for finding in self._report.damaged):
                 self._report.missing.append(Finding(key, "the log has a gap"))
 

@@ -1,10 +1,13 @@
 """Fixtures: a registry, a cache of its own for every test, and one tiny base for all."""
 
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from loradeck_registry.registry import Registry
+from tests.registry.s3_server import make_bucket, s3_server
 
 
 @pytest.fixture(autouse=True)
@@ -12,9 +15,28 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LORADECK_CACHE", str(tmp_path / "cache"))
 
 
+@pytest.fixture(scope="session")
+def s3() -> Iterator[str]:
+    """Address of an S3-protocol server."""
+    with s3_server() as address:
+        yield address
+
+
+@pytest.fixture(params=["folder", "memory", "s3"])
+def registry(request: pytest.FixtureRequest, tmp_path: Path) -> Registry:
+    """An empty registry, on every kind of store that runs here."""
+    name = uuid.uuid4().hex
+    if request.param == "folder":
+        return Registry.init(tmp_path / "registry")
+    if request.param == "memory":
+        return Registry.init(f"memory://{name}")
+    make_bucket(request.getfixturevalue("s3"), f"bucket-{name}")
+    return Registry.init(f"s3://bucket-{name}/some/prefix")
+
+
 @pytest.fixture
-def registry(tmp_path: Path) -> Registry:
-    """An empty registry."""
+def folder_registry(tmp_path: Path) -> Registry:
+    """An empty registry on a local folder."""
     return Registry.init(tmp_path / "registry")
 
 

@@ -1,5 +1,5 @@
-"""Kills pushes and alias moves with SIGKILL and looks at what is left. Run as a program: it must not have used the
-object store itself before it forks. Prints one JSON object."""
+"""Kills pushes, alias moves and collections with SIGKILL and looks at what is left. Run as a program: it must not have
+used the object store itself before it forks. Prints one JSON object."""
 
 import json
 import os
@@ -8,17 +8,19 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
+from loradeck_registry import layout
 from loradeck_registry.registry import Registry
 from loradeck_registry.store import Store
 from tests.registry.support import push
 
-OPERATIONS = ("put_if_absent", "put_file", "size", "keys", "get")
+OPERATIONS = ("put_if_absent", "put_file", "size", "keys", "items", "get", "delete")
 
 
 def main(folder: Path, random_rounds: int) -> dict[str, int]:
-    """Kill before and after every store operation of a push with alias, then at random times."""
+    """Kill before and after every store operation of a push with alias and a collection, then at random times."""
     os.environ["LORADECK_CACHE"] = str(folder / "cache")
     url = folder / "registry"
     counted = folder / "count"
@@ -40,6 +42,9 @@ def main(folder: Path, random_rounds: int) -> dict[str, int]:
 def _publish(url: Path, folder: Path, seed: int) -> None:
     registry = Registry.init(url)
     push(registry, folder / f"files-{os.getpid()}", seed=seed, alias="prod")
+    orphan = f"{seed:064x}"
+    registry._store.put_if_absent(layout.blob(orphan), b"left by a killed push")
+    registry.collect(delete=True, grace=timedelta(0), wait=0)
 
 
 def _check(url: Path, folder: Path) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import obstore
 from safetensors.numpy import save_file
 
 from loradeck_registry.files import describe, folder_files
@@ -44,6 +45,27 @@ def push(registry: Registry, folder: Path, name: str = "clf", seed: int = 0, **s
 
 
 def objects(registry: Registry) -> list[str]:
-    """Every file of a local registry, by key."""
-    root = Path(registry.url)
-    return sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
+    """The key of every object."""
+    return sorted(item["path"] for batch in obstore.list(registry._store._store) for item in batch)
+
+
+def content(registry: Registry, key: str) -> bytes:
+    """An object's bytes, past every check."""
+    return bytes(obstore.get(registry._store._store, key).bytes())
+
+
+def overwrite(registry: Registry, key: str, value: bytes) -> None:
+    """Put bytes under a key, past every check."""
+    obstore.put(registry._store._store, key, value)
+
+
+def remove(registry: Registry, key: str) -> None:
+    """Lose an object."""
+    obstore.delete(registry._store._store, key)
+
+
+def flip(registry: Registry, key: str) -> None:
+    """Turn one bit of an object's last byte."""
+    value = bytearray(content(registry, key))
+    value[-1] ^= 1
+    overwrite(registry, key, bytes(value))

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from loradeck_registry.aliases import AliasEntry
-from loradeck_registry.errors import ConflictError, InvalidError, NotFoundError, PreconditionError, UnimplementedError
-from loradeck_registry.log import encode
+from loradeck_registry.attachments import evaluation
+from loradeck_registry.errors import ConflictError, InvalidError, NotFoundError, PreconditionError
 from loradeck_registry.registry import Registry
 from tests.registry.support import push
 
@@ -117,12 +117,91 @@ def test_history_is_newest_first_and_keeps_all(three: Registry) -> None:
     assert Registry.open(three.url).history("clf", "prod") == entries
 
 
-def test_weighted_alias_is_refused_not_ignored(three: Registry) -> None:
-    digests = [three.resolve(f"clf@{number}").digest for number in (1, 2)]
-    targets = [{"revision": n + 1, "digest": digest, "weight": 0.5} for n, digest in enumerate(digests)]
-    folder = Path(three.url) / "aliases" / "clf" / "prod"
-    folder.mkdir(parents=True)
-    record = {"format": 1, "targets": targets, "who": "x", "when": "2025-01-01T00:00:00+00:00", "why": ""}
-    (folder / "00000001.json").write_bytes(encode(record))
-    with pytest.raises(UnimplementedError):
-        three.resolve("clf@prod")
+class TestWeighted:
+    def test_callers_are_drawn_by_weight_and_stick(self, three: Registry) -> None:
+        entry = three.move_alias("clf", "prod", {"1": 90, "2": 10})
+        assert entry.weighted
+        assert [(target.revision, target.weight) for target in entry.targets] == [(1, 0.9), (2, 0.1)]
+        callers = [f"caller {number}" for number in range(2000)]
+        drawn = {caller: three.resolve("clf@prod", caller=caller).number for caller in callers}
+        assert 120 < sum(number == 2 for number in drawn.values()) < 280
+        again = Registry.open(three.url)
+        assert all(again.resolve("clf", caller=caller).number == number for caller, number in drawn.items())
+
+    def test_growing_share_moves_callers_one_way_only(self, three: Registry) -> None:
+        few = three.move_alias("clf", "prod", {"1": 0.9, "2": 0.1})
+        more = three.move_alias("clf", "prod", {"1": 0.7, "2": 0.3})
+        callers = [f"caller {number}" for number in range(500)]
+        before, after = ({c for c in callers if entry.draw(c).revision == 2} for entry in (few, more))
+        assert before < after
+
+    def test_without_a_caller_the_largest_share_answers(self, three: Registry) -> None:
+        entry = three.move_alias("clf", "prod", {"2": 1, "1": 3})
+        assert entry.revision == three.resolve("clf@prod").number == 1
+
+    def test_expect_and_rollback_know_weights(self, three: Registry) -> None:
+        three.move_alias("clf", "prod", "1")
+        three.move_alias("clf", "prod", {"1": 90, "2": 10}, expect=1)
+        assert three.rollback("clf", "prod").targets == three.history("clf", "prod")[-1].targets
+        assert not three.aliases("clf")["prod"].weighted
+        assert three.verify().clean
+
+    @pytest.mark.parametrize("targets", [{"1": 0.0, "2": 1.0}, {"1": -1.0}, {"1": 1.0, "clf@1": 1.0}, {}])
+    def test_bad_weights_leave_no_entry(self, three: Registry, targets: dict[str, float]) -> None:
+        with pytest.raises(InvalidError):
+            three.move_alias("clf", "prod", targets)
+        assert three.aliases("clf") == {}
+
+
+class TestProtected:
+    @pytest.fixture
+    def protected(self, three: Registry) -> Registry:
+        """prod is protected; revision 1 has 0.80, revision 2 0.795, revision 3 nothing."""
+        for number, value in ((1, 0.8), (2, 0.795)):
+            report = evaluation({"metrics": {"macro_f1": value}, "dataset": "test"})
+            three.attach(three.resolve(f"clf@{number}"), "evaluation", report)
+        three.protect("clf", "prod", ["macro_f1 >= 0.79", "macro_f1 >= @prod - 0.01"])
+        return three
+
+    def test_what_passes_is_let_through(self, protected: Registry) -> None:
+        assert protected.move_alias("clf", "prod", "1").revision == 1
+        assert protected.move_alias("clf", "prod", "2").revision == 2
+        assert protected.move_alias("clf", "other", "3").revision == 3
+
+    def test_missing_metric_is_refused(self, protected: Registry) -> None:
+        with pytest.raises(PreconditionError, match="no macro_f1") as caught:
+            protected.move_alias("clf", "prod", "3")
+        assert caught.value.reason == "GATE_FAILED"
+        assert protected.aliases("clf") == {}
+
+    def test_worse_than_what_prod_points_to_is_refused(self, protected: Registry) -> None:
+        protected.move_alias("clf", "prod", "1")
+        protected.attach(protected.resolve("clf@3"), "evaluation", evaluation({"macro_f1": 0.7899}))
+        with pytest.raises(PreconditionError, match=r"it is 0\.7899, the bound 0\.79") as caught:
+            protected.move_alias("clf", "prod", "3")
+        assert caught.value.metadata["failures"].count("macro_f1 >=") == 2
+        assert _points(protected) == 1
+
+    def test_every_target_of_a_weighted_move_must_pass(self, protected: Registry) -> None:
+        with pytest.raises(PreconditionError):
+            protected.move_alias("clf", "prod", {"1": 99, "3": 1})
+        assert protected.move_alias("clf", "prod", {"1": 99, "2": 1}).weighted
+
+    def test_push_with_the_alias_is_gated_too(self, protected: Registry, tmp_path: Path) -> None:
+        with pytest.raises(PreconditionError):
+            push(protected, tmp_path / "b", seed=7, alias="prod")
+        assert protected.aliases("clf") == {}
+
+    def test_rules_can_be_read_and_lifted(self, protected: Registry) -> None:
+        assert Registry.open(protected.url).rules("clf", "prod") == ["macro_f1 >= 0.79", "macro_f1 >= @prod - 0.01"]
+        protected.protect("clf", "prod", [])
+        assert protected.move_alias("clf", "prod", "3").revision == 3
+
+    @pytest.mark.parametrize(
+        "rule", ["macro_f1", "macro_f1 => 1", ">= 1", "macro_f1 >= x", "a >= @prod * 2", "a >= 1; b"]
+    )
+    def test_bad_rule_is_refused(self, protected: Registry, rule: str) -> None:
+        with pytest.raises(InvalidError) as caught:
+            protected.protect("clf", "prod", [rule])
+        assert caught.value.reason == "BAD_RULE"
+        assert len(protected.rules("clf", "prod")) == 2

@@ -21,6 +21,12 @@ pytest.importorskip("torch", reason="needs the train extra")
 
 
 @pytest.fixture
+def registry(folder_registry: Registry) -> Registry:
+    """One kind of store will do here."""
+    return folder_registry
+
+
+@pytest.fixture
 def base(tiny_base: Path, tmp_path: Path) -> Path:
     """A copy of the tiny base to change."""
     return Path(shutil.copytree(tiny_base, tmp_path / "base"))

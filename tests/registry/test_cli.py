@@ -146,7 +146,7 @@ class TestMistakes:
             (("gc", "--anything"), 1, "not implemented yet"),
             (("sign", "clf"), 1, "not implemented yet"),
             (("add-base", "tiny", "dir:/absent"), 1, "no base folder"),
-            (("list", "--registry", "s3://bucket"), 1, "not implemented yet"),
+            (("list", "--registry", "gopher://bucket"), 2, "s3://bucket/prefix"),
             (("list", "--registry", "/absent"), 1, "registry init"),
         ],
     )

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import uuid
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -14,6 +15,7 @@ import pytest
 
 from loradeck_registry.errors import ConflictError
 from loradeck_registry.registry import Registry
+from tests.registry.s3_server import make_bucket
 from tests.registry.support import make_files, make_manifest, push
 
 WRITERS = 8
@@ -42,7 +44,17 @@ def _write(url: str, folder: Path, writer: int) -> dict[str, list[object]]:
     return {"pushed": pushed, "moved": moved, "conflicts": conflicts}
 
 
-def test_eight_writers_lose_nothing_and_hear_of_every_conflict(registry: Registry, tmp_path: Path) -> None:
+@pytest.fixture(params=["folder", "s3"])
+def shared_registry(request: pytest.FixtureRequest, tmp_path: Path) -> Registry:
+    """An empty registry that other processes can open."""
+    if request.param == "folder":
+        return Registry.init(tmp_path / "registry")
+    make_bucket(request.getfixturevalue("s3"), name := f"shared-{uuid.uuid4().hex}")
+    return Registry.init(f"s3://{name}/registry")
+
+
+def test_eight_writers_lose_nothing_and_hear_of_every_conflict(shared_registry: Registry, tmp_path: Path) -> None:
+    registry = shared_registry
     start = datetime.now(UTC)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(WRITERS, mp_context=context) as pool:
@@ -72,7 +84,8 @@ def _read(url: str, cache: Path) -> str:
     return (folder / "adapter_model.safetensors").read_bytes().hex()
 
 
-def test_processes_share_a_cold_cache(registry: Registry, tmp_path: Path) -> None:
+def test_processes_share_a_cold_cache(shared_registry: Registry, tmp_path: Path) -> None:
+    registry = shared_registry
     push(registry, tmp_path / "a")
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(4, mp_context=context) as pool:

@@ -8,7 +8,7 @@ import pytest
 from loradeck_registry import layout
 from loradeck_registry.errors import DamagedError, NotFoundError
 from loradeck_registry.registry import Registry, Revision
-from tests.registry.support import objects, push
+from tests.registry.support import content, flip, objects, overwrite, push, remove
 
 
 @pytest.fixture
@@ -17,11 +17,11 @@ def revision(registry: Registry, tmp_path: Path) -> Revision:
     return push(registry, tmp_path / "a", alias="prod")
 
 
-def _blob(registry: Registry, revision: Revision) -> Path:
-    return Path(registry.url) / layout.blob(revision.manifest.files[-1].sha256)
+def _blob(revision: Revision) -> str:
+    return layout.blob(revision.manifest.files[-1].sha256)
 
 
-def _flip(path: Path) -> None:
+def _flip_file(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.chmod(0o644)
@@ -37,9 +37,8 @@ def test_clean_registry_verifies(registry: Registry, revision: Revision) -> None
 
 
 def test_damaged_blob_is_named_when_read_and_by_verify(registry: Registry, revision: Revision) -> None:
-    blob = _blob(registry, revision)
-    _flip(blob)
-    key = blob.relative_to(registry.url).as_posix()
+    key = _blob(revision)
+    flip(registry, key)
     with pytest.raises(DamagedError) as caught:
         registry.local(revision)
     assert caught.value.metadata["object"] == key
@@ -51,15 +50,14 @@ def test_damaged_blob_is_named_when_read_and_by_verify(registry: Registry, revis
 def test_truncated_blob_is_replaced_by_the_next_push_of_its_file(
     registry: Registry, revision: Revision, tmp_path: Path
 ) -> None:
-    blob = _blob(registry, revision)
-    blob.write_bytes(blob.read_bytes()[:-1])
+    overwrite(registry, _blob(revision), content(registry, _blob(revision))[:-1])
     assert not registry.verify().clean
     push(registry, tmp_path / "a")
     assert registry.verify().clean
 
 
 def test_lost_blob_is_missing(registry: Registry, revision: Revision) -> None:
-    _blob(registry, revision).unlink()
+    remove(registry, _blob(revision))
     with pytest.raises(NotFoundError) as caught:
         registry.local(revision)
     assert caught.value.reason == "MISSING_OBJECT"
@@ -67,7 +65,7 @@ def test_lost_blob_is_missing(registry: Registry, revision: Revision) -> None:
 
 
 def test_damaged_manifest_is_noticed(registry: Registry, revision: Revision) -> None:
-    _flip(Path(registry.url) / layout.manifest(revision.digest))
+    flip(registry, layout.manifest(revision.digest))
     fresh = Registry.open(registry.url)
     with pytest.raises(DamagedError, match="manifest of clf@1"):
         fresh.resolve("clf")
@@ -75,7 +73,7 @@ def test_damaged_manifest_is_noticed(registry: Registry, revision: Revision) -> 
 
 
 def test_damaged_record_is_noticed(registry: Registry, revision: Revision) -> None:
-    (Path(registry.url) / "revisions/clf/00000001.json").write_text("{")
+    overwrite(registry, "revisions/clf/00000001.json", b"{")
     with pytest.raises(DamagedError, match=r"00000001\.json"):
         Registry.open(registry.url).resolve("clf@1")
     assert not registry.verify().clean
@@ -84,13 +82,13 @@ def test_damaged_record_is_noticed(registry: Registry, revision: Revision) -> No
 def test_gap_in_a_log_is_missing(registry: Registry, revision: Revision, tmp_path: Path) -> None:
     for seed in (2, 3):
         push(registry, tmp_path / "a", seed=seed)
-    (Path(registry.url) / "revisions/clf/00000002.json").unlink()
+    remove(registry, "revisions/clf/00000002.json")
     assert "revisions/clf/00000002.json" in [finding.object for finding in registry.verify().missing]
 
 
-def test_leftovers_of_interrupted_pushes_are_orphans_and_harmless(
-    registry: Registry, revision: Revision, tmp_path: Path
-) -> None:
+def test_leftovers_of_interrupted_pushes_are_orphans_and_harmless(folder_registry: Registry, tmp_path: Path) -> None:
+    registry = folder_registry
+    push(registry, tmp_path / "a", alias="prod")
     root = Path(registry.url)
     (root / "blobs/sha256/00").mkdir(parents=True, exist_ok=True)
     (root / "blobs/sha256/00" / ("0" * 64)).write_bytes(b"uploaded, then killed")
@@ -118,14 +116,14 @@ class TestCache:
 
     def test_works_while_the_store_is_away(self, registry: Registry, revision: Revision) -> None:
         folder = registry.local(revision)
-        for blob in (Path(registry.url) / "blobs").rglob("*"):
-            if blob.is_file():
-                blob.unlink()
+        for key in objects(registry):
+            if key.startswith("blobs/"):
+                remove(registry, key)
         assert registry.local(revision) == folder
 
     def test_damage_heals_from_the_store(self, registry: Registry, revision: Revision, tmp_path: Path) -> None:
         folder = registry.local(revision)
-        _flip(folder / "adapter_model.safetensors")
+        _flip_file(folder / "adapter_model.safetensors")
         (folder / "adapter_config.json").unlink()
         healed = registry.local(revision)
         for name in ("adapter_config.json", "adapter_model.safetensors"):
@@ -144,7 +142,7 @@ class TestCache:
         assert Registry.open(registry.url).local(revision) == registry.local(revision)
 
     def test_nothing_half_made_stays(self, registry: Registry, revision: Revision) -> None:
-        _flip(_blob(registry, revision))
+        flip(registry, _blob(revision))
         with pytest.raises(DamagedError):
             registry.local(revision)
         cache = Path(os.environ["LORADECK_CACHE"])

@@ -32,6 +32,12 @@ TASK = {
 
 
 @pytest.fixture
+def registry(folder_registry: Registry) -> Registry:
+    """One kind of store will do here."""
+    return folder_registry
+
+
+@pytest.fixture
 def base(registry: Registry, tiny_base: Path) -> ResolvedBase:
     """The tiny base, in the registry."""
     add_base(registry, "tiny", f"dir:{tiny_base}")

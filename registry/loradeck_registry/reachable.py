@@ -1,0 +1,155 @@
+"""What is needed and what is not: one look at a whole registry, from its revisions, aliases and leases."""
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from loradeck_registry import layout
+from loradeck_registry.aliases import AliasLog
+from loradeck_registry.changes import OVERLAP
+from loradeck_registry.errors import NotFoundError, PreconditionError
+from loradeck_registry.leases import read_leases
+from loradeck_registry.log import decode
+from loradeck_registry.manifest import Manifest, digest_of
+from loradeck_registry.retention import Record, Retention
+from loradeck_registry.store import Store
+
+KEEP_MARKERS = timedelta(days=7)
+"""Change markers and collections' records older than this are of use to nobody."""
+
+
+@dataclass
+class Survey:
+    """What a look found."""
+
+    garbage: dict[str, tuple[int, str]] = field(default_factory=dict)
+    """Objects that nothing needs: bytes, and why nothing does."""
+    retired: dict[str, Record] = field(default_factory=dict)
+    """Those of them that are records of revisions which retention retires."""
+    parts: set[str] = field(default_factory=set)
+    """Those of them that are parts of interrupted writes in a local folder."""
+    live_leases: int = 0
+
+
+def survey(store: Store, retention: Retention, grace: timedelta) -> Survey:
+    """Look at everything. The leases are read first: a writer that ends meanwhile has its revision written by then.
+
+    Raises PreconditionError if a manifest in use cannot be read: what it needs is not known then, and nothing may go.
+    """
+    found = Survey()
+    now = datetime.now(UTC)
+    oldest = now - grace
+    leases = read_leases(store)
+    live = [lease for lease in leases if lease.live(now)]
+    found.live_leases = len(live)
+    found.garbage |= {lease.key: (0, "a lease that has ended") for lease in leases if not lease.live(now)}
+    leased = {digest for lease in live for digest in lease.manifests}
+    manifests = set(leased)
+    blobs = {sha256 for lease in live for sha256 in lease.blobs}
+
+    records = _records(store, oldest)
+    gone = _retired(store, retention, records)
+    for record, (key, size, young) in records.items():
+        if record in gone and record.digest not in leased and not young:
+            found.garbage[key] = (size, "retired by the retention rule")
+            found.retired[key] = record
+        else:
+            manifests.add(record.digest)
+    for digest in sorted(manifests):
+        try:
+            blobs |= _files(store, digest)
+        except NotFoundError:
+            if digest in leased:
+                continue
+            raise
+    kept = {layout.manifest(digest) for digest in manifests} | {layout.blob(sha256) for sha256 in blobs}
+    for prefix in (layout.MANIFESTS, layout.BLOBS):
+        for key, size, time in store.items(prefix):
+            if key not in kept and time < oldest:
+                found.garbage[key] = (size, "used by no revision")
+    hexdigits = {digest.removeprefix("sha256:") for digest in manifests}
+    for key, size, time in store.items(layout.ATTACHMENTS):
+        if key.split("/")[1] not in hexdigits and time < oldest:
+            found.garbage[key] = (size, "attached to a revision that is gone")
+    _old_markers(store, found, now)
+    _parts(store, found, oldest)
+    return found
+
+
+def _records(store: Store, oldest: datetime) -> dict[Record, tuple[str, int, bool]]:
+    """Every revision: its key, bytes, and whether it is within the grace time."""
+    found = {}
+    for key, size, time in store.items(layout.REVISIONS):
+        number = layout.number_of(key)
+        if number is None:
+            continue
+        record = Record(key.split("/")[1], number, str(decode(store.get(key), key)["digest"]))
+        found[record] = (key, size, time >= oldest)
+    return found
+
+
+def _retired(store: Store, retention: Retention, records: dict[Record, tuple[str, int, bool]]) -> set[Record]:
+    if retention.keep_last is None:
+        return set()
+    by_name: dict[str, list[Record]] = defaultdict(list)
+    for record in records:
+        by_name[record.name].append(record)
+    aliased: set[tuple[str, int]] = set()
+    restorable: set[tuple[str, int]] = set()
+    for name in store.folders(layout.ALIASES):
+        for alias in store.folders(layout.aliases(name)):
+            log = AliasLog(store, name, alias)
+            aliased |= {(name, number) for number in log.targets()}
+            restorable |= {(name, number) for number in log.restorable()}
+    tagged = {f"sha256:{hexdigits}" for hexdigits in _tagged(store)}
+    return set(retention.retires(by_name, frozenset(aliased), frozenset(restorable), frozenset(tagged)))
+
+
+def _tagged(store: Store) -> set[str]:
+    """Hex digests of the manifests that have a tag now."""
+    from loradeck_registry.attachments import tags_in
+
+    held: dict[str, list[str]] = defaultdict(list)
+    for key, _ in store.keys(layout.ATTACHMENTS):
+        _, hexdigits, kind, _ = key.split("/")
+        if kind == "tag":
+            held[hexdigits].append(key)
+    return {
+        hexdigits for hexdigits, keys in held.items() if tags_in(decode(store.get(key), key) for key in sorted(keys))
+    }
+
+
+def _files(store: Store, digest: str) -> set[str]:
+    key = layout.manifest(digest)
+    content = store.get(key)
+    if digest_of(content) != digest:
+        raise PreconditionError(
+            f"the manifest {key} is damaged, so what it needs is not known: restore it before a collection; "
+            "`loradeck registry verify` tells more",
+            reason="DAMAGED",
+        )
+    return {file.sha256 for file in Manifest.model_validate_json(content).files}
+
+
+def _old_markers(store: Store, found: Survey, now: datetime) -> None:
+    for minute in store.folders(layout.CHANGES):
+        if minute < layout.minute(now - KEEP_MARKERS):
+            for key, size in store.keys(f"{layout.CHANGES}/{minute}"):
+                found.garbage[key] = (size, "a change marker that no watcher reads any more")
+    for key, size, time in store.items(layout.QUARANTINE):
+        if time < now - KEEP_MARKERS - OVERLAP:
+            found.garbage[key] = (size, "left by a collection that was interrupted")
+
+
+def _parts(store: Store, found: Survey, oldest: datetime) -> None:
+    for name in store.unfinished():
+        assert store.folder is not None
+        path: Path = store.folder / name
+        try:
+            state = path.stat()
+        except FileNotFoundError:
+            continue
+        if state.st_mtime < oldest.timestamp():
+            found.garbage[name] = (state.st_size, "left by an interrupted write")
+            found.parts.add(name)
