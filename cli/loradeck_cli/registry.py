@@ -1,31 +1,29 @@
 """`loradeck registry`: keep, show, move and verify revisions."""
 
+import os
 from pathlib import Path
 from typing import Any
 
 import click
 
 from loradeck_cli import registry_output as output
+from loradeck_cli.registry_care import attach, gc, note, protect, sign, tag
+from loradeck_cli.registry_find import list_, show
 from loradeck_cli.registry_options import checked_task, registry_options
 from loradeck_cli.registry_transfer import diff, export, import_
-from loradeck_registry.errors import InvalidError, LoradeckError, UnimplementedError
+from loradeck_registry.errors import InvalidError, LoradeckError
 from loradeck_registry.registry import Registry
-
-LATER = {
-    "gc": "Delete what nothing uses.",
-    "sign": "Sign a revision.",
-}
 
 
 @click.group()
 def command() -> None:
-    """Keep, show, move and verify revisions in a folder."""
+    """Keep, show, move and verify revisions in a folder or an object store."""
 
 
 @command.command()
 @registry_options
 def init(url: str, json_path: str | None) -> None:
-    """Make a registry in an absent or empty folder."""
+    """Make a registry in an absent or empty folder, or in a bucket (s3://…, gs://…, az://…)."""
     registry = Registry.init(url)
     output.emit({"registry": registry.url}, json_path, lambda: output.line(f"registry at {registry.url}"))
 
@@ -61,11 +59,23 @@ def add_base(url: str, json_path: str | None, name: str, source: str, reserve_to
 @click.option("--author", help="Who publishes it.")
 @click.option("--reason", default="", help="Why, for the record.")
 @click.option("--licence", help="SPDX expression.")
+@click.option("--sign-key", type=click.Path(path_type=Path), help="Sign it with this EC private key, a PEM file.")
 @registry_options
 def push(
-    url: str, json_path: str | None, name: str, folder: Path, base: str, task_path: Path | None, **settings: Any
+    url: str,
+    json_path: str | None,
+    name: str,
+    folder: Path,
+    base: str,
+    task_path: Path | None,
+    sign_key: Path | None,
+    alias: str | None,
+    **settings: Any,
 ) -> None:
-    """Publish FOLDER as the next revision of NAME: an adapter (adapter_config.json) or a full checkpoint."""
+    """Publish FOLDER as the next revision of NAME: an adapter (adapter_config.json) or a full checkpoint.
+
+    With --sign-key it is signed before the alias moves. LORADECK_SIGN_PASSWORD unlocks the key.
+    """
     from loradeck_registry.bases import resolve_base
     from loradeck_registry.publish import push_folder, read_json_file
 
@@ -73,7 +83,13 @@ def push(
     task = None if task_path is None else checked_task(read_json_file(task_path, "task"))
     with output.progress(f"reading {folder}"):
         resolved = resolve_base(base, registry)
-        revision = push_folder(registry, name, folder, resolved, task=task, **settings)
+        first = None if sign_key else alias
+        revision = push_folder(registry, name, folder, resolved, task=task, alias=first, **settings)
+        if sign_key is not None:
+            registry.sign(revision, sign_key, password=os.environ.get("LORADECK_SIGN_PASSWORD"))
+            if alias is not None:
+                why = settings["reason"] or "published"
+                registry.move_alias(name, alias, str(revision.number), who=settings["author"] or "", why=why)
     output.emit(output.revision_json(revision), json_path, lambda: output.pushed(revision))
 
 
@@ -91,59 +107,38 @@ def pull(url: str, json_path: str | None, reference: str, destination: Path) -> 
     output.emit(result, json_path, lambda: output.line(f"{revision} is in {destination}"))
 
 
-@command.command("list")
-@click.argument("name", required=False)
-@registry_options
-def list_(url: str, json_path: str | None, name: str | None) -> None:
-    """List all names, or the revisions of NAME."""
-    registry = Registry.open(url)
-    if name is None:
-        rows = output.name_rows(registry)
-        output.emit({"names": rows}, json_path, lambda: output.name_table(rows, registry.url))
-    else:
-        revisions = output.revision_rows(registry, name)
-        output.emit({"name": name, "revisions": revisions}, json_path, lambda: output.revision_table(revisions, name))
-
-
-@command.command()
-@click.argument("reference")
-@registry_options
-def show(url: str, json_path: str | None, reference: str) -> None:
-    """Show one revision: base, files, task, provenance, aliases."""
-    registry = Registry.open(url)
-    revision = registry.resolve(reference)
-    aliases = [alias for alias, entry in registry.aliases(revision.name).items() if entry.revision == revision.number]
-    record = registry.record(revision)
-    result = output.revision_json(revision) | {
-        "aliases": aliases,
-        "record": record,
-        "manifest": revision.manifest.model_dump(mode="json", exclude_none=True),
-    }
-    output.emit(result, json_path, lambda: output.show(revision, aliases, record))
-
-
 @command.command()
 @click.argument("name")
 @click.argument("alias", required=False)
-@click.argument("target", required=False)
+@click.argument("targets", nargs=-1)
 @click.option("--expect", type=click.IntRange(0), help="Revision it must point to now; 0: it must not exist yet.")
 @click.option("--who", default="", help="Who moves it (default: user@host).")
 @click.option("--why", default="", help="Why, for the history.")
+@click.option(
+    "--gate",
+    "gate_path",
+    type=click.Path(path_type=Path),
+    help="Evaluation of the target, a JSON file: attached to it, and held to the alias's rules and its own `rules`.",
+)
 @registry_options
 def alias(
     url: str,
     json_path: str | None,
     name: str,
     alias: str | None,
-    target: str | None,
+    targets: tuple[str, ...],
     expect: int | None,
     who: str,
     why: str,
+    gate_path: Path | None,
 ) -> None:
-    """Point NAME's ALIAS at TARGET (12, another alias, latest, sha256:…); without TARGET, show aliases."""
+    """Point NAME's ALIAS at a target (12, another alias, latest, sha256:…); without one, show aliases.
+
+    Several targets with weights, as in `7=90 8=10`, make a weighted alias.
+    """
     registry = Registry.open(url)
-    if target is None:
-        if expect is not None or who or why:
+    if not targets:
+        if expect is not None or who or why or gate_path:
             raise InvalidError("give the TARGET that the alias is to point to", field="target")
         registry.resolve(name if alias is None else f"{name}@{alias}")
         found = [entry for entry in registry.aliases(name).values() if alias in (None, entry.alias)]
@@ -151,7 +146,9 @@ def alias(
         output.emit({"name": name, "aliases": rows}, json_path, lambda: output.alias_table(found, f"aliases of {name}"))
         return
     assert alias is not None
-    entry = registry.move_alias(name, alias, target, expect=expect, who=who, why=why)
+    target = _weights(targets)
+    rules = [] if gate_path is None else _attach_gate(registry, name, alias, target, gate_path, who)
+    entry = registry.move_alias(name, alias, target, expect=expect, who=who, why=why, rules=rules)
     output.emit(output.alias_json(entry), json_path, lambda: output.moved(entry))
 
 
@@ -194,14 +191,44 @@ def verify(url: str, json_path: str | None) -> None:
         )
 
 
-def _add_later(name: str, text: str) -> None:
-    @command.command(name, help=f"{text} (not implemented yet)", context_settings={"ignore_unknown_options": True})
-    @click.argument("arguments", nargs=-1)
-    def refuse(arguments: tuple[str, ...]) -> None:
-        raise UnimplementedError(f"`loradeck registry {name}` is not implemented yet")
+def _weights(targets: tuple[str, ...]) -> str | dict[str, float]:
+    if len(targets) == 1 and "=" not in targets[0]:
+        return targets[0]
+    found: dict[str, float] = {}
+    for text in targets:
+        target, _, weight = text.partition("=")
+        try:
+            found[target] = found.get(target, 0) + float(weight)
+        except ValueError:
+            raise InvalidError(
+                f"bad target {text!r}: several targets need weights, as in 7=90 8=10", field="target"
+            ) from None
+    return found
 
 
-for _command in (import_, export, diff):
+def _attach_gate(
+    registry: Registry, name: str, alias: str, target: str | dict[str, float], path: Path, who: str
+) -> list[str]:
+    """Attach the evaluation to the target; returns the rules that the file itself states."""
+    from loradeck_registry.attachments import evaluation
+    from loradeck_registry.gates import Rule
+    from loradeck_registry.publish import read_json_file
+
+    if not isinstance(target, str):
+        raise InvalidError("--gate is for one target: attach evaluations to each with `registry attach`", field="gate")
+    report = read_json_file(path, "evaluation")
+    stated = report.pop("rules", [])
+    if not isinstance(stated, list):
+        raise InvalidError(f"`rules` in {path} is not a list", field="gate")
+    rules = [Rule.parse(str(text)).text for text in stated]
+    if not rules and not registry.rules(name, alias):
+        raise InvalidError(
+            f"{name}@{alias} has no rules and {path} states none: set them with `registry protect`", field="gate"
+        )
+    revision = registry.resolve(target if "@" in target else f"{name}@{target}")
+    registry.attach(revision, "evaluation", evaluation(report), who=who)
+    return rules
+
+
+for _command in (import_, export, diff, list_, show, gc, sign, tag, note, attach, protect):
     command.add_command(_command)
-for _name, _text in LATER.items():
-    _add_later(_name, _text)

@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from rich.table import Table
 
 from loradeck_registry.aliases import AliasEntry
 from loradeck_registry.comparing import Comparison
-from loradeck_registry.errors import LoradeckError, PreconditionError
+from loradeck_registry.errors import PreconditionError
+from loradeck_registry.query import Filter, Lineage, Page
 from loradeck_registry.registry import Registry, Revision
 from loradeck_registry.verify import VerifyReport
 
@@ -84,7 +86,14 @@ def alias_json(entry: AliasEntry) -> dict[str, Any]:
         "who": entry.who,
         "when": entry.when.isoformat(),
         "why": entry.why,
-    }
+    } | ({"targets": [asdict(target) for target in entry.targets]} if entry.weighted else {})
+
+
+def points(entry: AliasEntry) -> str:
+    """Where an alias points: `7`, or `7=0.9, 8=0.1`."""
+    if not entry.weighted:
+        return str(entry.revision)
+    return ", ".join(f"{target.revision}={target.weight:.4g}" for target in entry.targets)
 
 
 def verify_json(report: VerifyReport) -> dict[str, Any]:
@@ -97,33 +106,35 @@ def verify_json(report: VerifyReport) -> dict[str, Any]:
     return {"clean": report.clean} | counts | findings
 
 
-def name_rows(registry: Registry) -> list[dict[str, Any]]:
+def name_rows(page: Page) -> list[dict[str, Any]]:
     """One row per name; a name whose newest revision cannot be read says so."""
     rows = []
-    for name in registry.names():
-        aliases = {alias: entry.revision for alias, entry in registry.aliases(name).items()}
-        try:
-            latest = revision_json(registry.resolve(f"{name}@latest"))
-            rows.append(latest | {"aliases": aliases, "error": None})
-        except LoradeckError as error:
-            rows.append({"name": name, "aliases": aliases, "error": error.message})
+    for row in page.rows:
+        aliases = {alias: entry.revision for alias, entry in row.aliases.items()}
+        if row.latest is None:
+            rows.append({"name": row.name, "aliases": aliases, "error": row.error})
+        else:
+            rows.append(revision_json(row.latest) | {"aliases": aliases, "error": None})
     return rows
 
 
-def revision_rows(registry: Registry, name: str) -> list[dict[str, Any]]:
-    """One row per revision of a name, the newest first."""
+def revision_rows(registry: Registry, name: str, wanted: Filter, limit: int) -> list[dict[str, Any]]:
+    """One row per revision of a name that fits, the newest first."""
     aliases = registry.aliases(name)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for revision in reversed(registry.revisions(name)):
-        mine = [alias for alias, entry in aliases.items() if entry.revision == revision.number]
-        rows.append(revision_json(revision) | {"aliases": mine})
+        if len(rows) == limit:
+            break
+        if wanted.matches(registry, revision):
+            mine = [a for a, entry in aliases.items() if any(t.revision == revision.number for t in entry.targets)]
+            rows.append(revision_json(revision) | {"aliases": mine})
     return rows
 
 
-def name_table(rows: list[dict[str, Any]], url: str) -> None:
-    """Names with their newest revision."""
+def name_table(rows: list[dict[str, Any]], url: str, following: str | None) -> None:
+    """Names with their newest revision, and how to get the next page."""
     if not rows:
-        line(f"the registry {url} is empty")
+        line(f"nothing to list in the registry {url}: it is empty, or nothing fits")
         return
     table = _table("name", "kind", "latest", "aliases", "task", "rank", "size", "base")
     for row in rows:
@@ -142,6 +153,8 @@ def name_table(rows: list[dict[str, Any]], url: str) -> None:
             row["base"],
         )
     Console().print(table)
+    if following is not None:
+        line(f"more with --after {following}")
 
 
 def revision_table(rows: list[dict[str, Any]], name: str) -> None:
@@ -160,12 +173,12 @@ def alias_table(entries: list[AliasEntry], title: str) -> None:
     table = _table("#", "alias", "revision", "who", "when", "why", title=title)
     for entry in entries:
         when = f"{entry.when:%Y-%m-%d %H:%M:%S}"
-        table.add_row(str(entry.number), entry.alias, str(entry.revision), entry.who, when, entry.why)
+        table.add_row(str(entry.number), entry.alias, points(entry), entry.who, when, entry.why)
     Console().print(table)
 
 
-def show(revision: Revision, aliases: list[str], record: dict[str, Any]) -> None:
-    """One revision in full, long values cut."""
+def show(revision: Revision, aliases: list[str], record: dict[str, Any], came: Lineage) -> None:
+    """One revision in full, long values cut, and its lineage."""
     manifest = revision.manifest
     table = _table("", "", title=str(revision), header=False)
     table.add_row("digest", revision.digest)
@@ -185,6 +198,13 @@ def show(revision: Revision, aliases: list[str], record: dict[str, Any]) -> None
     table.add_row("licence", manifest.licence or "-")
     for file in manifest.files:
         table.add_row("file", f"{file.path}  {human(file.size)}  {file.sha256[:12]}")
+    for item in came.attachments:
+        content = ["by " + item.who] if item.kind == "signature" else list(item.content.values())
+        table.add_row(item.kind, _short(content[0] if len(content) == 1 else item.content))
+    for entry in came.moves:
+        table.add_row(
+            "move", f"{entry.when:%Y-%m-%d %H:%M:%S} {entry.alias} -> {points(entry)} by {entry.who}: {entry.why}"
+        )
     Console().print(table)
 
 
@@ -195,7 +215,10 @@ def pushed(revision: Revision) -> None:
 
 def moved(entry: AliasEntry) -> None:
     """The line after an alias move."""
-    line(f"{entry.name}@{entry.alias} -> {entry.name}@{entry.revision} {entry.digest[:19]}")
+    if entry.weighted:
+        line(f"{entry.name}@{entry.alias} -> {points(entry)}")
+    else:
+        line(f"{entry.name}@{entry.alias} -> {entry.name}@{entry.revision} {entry.digest[:19]}")
 
 
 def verify_table(report: VerifyReport) -> None:

@@ -45,7 +45,7 @@ class Cache:
                 blob = self._blob(store, file, f"{file.path} of {what}")
                 target = folder / file.path
                 target.parent.mkdir(parents=True, exist_ok=True)
-                _link(blob, target)
+                link(blob, target)
             _install(folder, final, manifest)
         return final
 
@@ -129,7 +129,8 @@ def _matches(path: Path, file: File) -> bool:
         return False
 
 
-def _link(source: Path, target: Path) -> None:
+def link(source: Path, target: Path) -> None:
+    """A hard link, or a copy where the file system has none."""
     try:
         target.hardlink_to(source)
     except OSError:

@@ -37,13 +37,13 @@ def rules(store: Store, name: str, alias: str) -> list[str]:
 
 
 def gate(
-    store: Store, name: str, alias: str, targets: Sequence[Weighted]
+    store: Store, name: str, alias: str, targets: Sequence[Weighted], more: Sequence[str] = ()
 ) -> Callable[[AliasEntry | None], None] | None:
-    """The check of a move to `targets`, None if the alias is not protected.
+    """The check of a move to `targets` by the alias's rules and `more`, None if there are none.
 
     It raises PreconditionError (GATE_FAILED) that names every rule a target fails.
     """
-    parsed = [Rule.parse(text) for text in rules(store, name, alias)]
+    parsed = [Rule.parse(text) for text in (*rules(store, name, alias), *more)]
     if not parsed:
         return None
 

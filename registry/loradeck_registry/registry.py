@@ -7,8 +7,9 @@ import shutil
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,7 +22,7 @@ from loradeck_registry.addresses import open_store
 from loradeck_registry.aliases import AliasEntry, AliasLog, shares
 from loradeck_registry.aliases import caller as this_process
 from loradeck_registry.attachments import Attachment, AttachmentKind
-from loradeck_registry.cache import Cache, default_folder, fetch, sha256_of
+from loradeck_registry.cache import Cache, default_folder, fetch, link, sha256_of
 from loradeck_registry.changes import Change
 from loradeck_registry.collecting import GRACE, WAIT, CollectReport, collect
 from loradeck_registry.errors import (
@@ -38,6 +39,7 @@ from loradeck_registry.log import NumberedLog, decode, encode
 from loradeck_registry.manifest import Manifest
 from loradeck_registry.reference import LATEST, PROD, Reference, check_alias, check_name
 from loradeck_registry.retention import Retention
+from loradeck_registry.signing import Trust, sign_folder
 from loradeck_registry.store import Progress, Store, damaged
 from loradeck_registry.verify import VerifyReport, verify_store
 
@@ -65,7 +67,9 @@ class Registry:
     """One registry. Safe to use from many threads, processes and machines at once. Use `Registry.open` or
     `Registry.init`."""
 
-    def __init__(self, store: Store, cache: Cache) -> None:
+    def __init__(self, store: Store, cache: Cache, trust: Trust | None = None) -> None:
+        self._trust = trust or Trust()
+        self._trusted: set[str] = set()
         self._store = store
         self._cache = cache
         self._revision_logs: dict[str, NumberedLog] = {}
@@ -73,10 +77,11 @@ class Registry:
         self._manifests: dict[str, Manifest] = {}
 
     @classmethod
-    def open(cls, url: str | Path, *, cache: Path | None = None) -> "Registry":
+    def open(cls, url: str | Path, *, cache: Path | None = None, trust: Trust | None = None) -> "Registry":
         """The registry at a folder path, or a file://, s3://, gs://, az:// or memory:// address.
 
-        `cache` is the local read cache's folder. Raises NotFoundError (NO_REGISTRY, NO_BUCKET), PreconditionError
+        `cache` is the local read cache's folder. `trust` says what signatures are asked for (default: what the
+        environment says, `Trust.from_environment`). Raises NotFoundError (NO_REGISTRY, NO_BUCKET), PreconditionError
         (NO_CREDENTIALS, NOT_PERMITTED), UnavailableError (not reachable), InvalidError for other addresses.
         """
         store = open_store(url)
@@ -96,7 +101,7 @@ class Registry:
                 "upgrade loradeck",
                 reason="REGISTRY_FORMAT",
             )
-        return cls(store, Cache(cache or default_folder()))
+        return cls(store, Cache(cache or default_folder()), trust or Trust.from_environment())
 
     @classmethod
     def init(cls, url: str | Path, *, cache: Path | None = None) -> "Registry":
@@ -223,13 +228,14 @@ class Registry:
         expect: int | None = None,
         who: str = "",
         why: str = "",
+        rules: Sequence[str] = (),
     ) -> AliasEntry:
         """Point `name@alias` at `target`: a number, another alias, `latest` or `sha256:…`, with or without `name@`.
 
         A mapping from such targets to weights makes a weighted alias. `expect` is the revision the alias must point to
         now (of a weighted one that with the largest share), 0 if it must not exist yet. Raises ConflictError
         (ALIAS_MOVED) when somebody else moved it, NotFoundError for an unknown target, PreconditionError (GATE_FAILED)
-        when the alias is protected and a target fails its rules.
+        when a target fails the rules that protect the alias, or `rules`, which are asked of this move in addition.
         """
         check_alias(alias)
         wanted = {target: 1.0} if isinstance(target, str) else dict(target)
@@ -241,7 +247,7 @@ class Registry:
                     raise self._retired(name, revision.number)
             targets = shares([(found[text].number, found[text].digest, weight) for text, weight in wanted.items()])
             log = self._alias(name, alias)
-            gate = protection.gate(self._store, name, alias, targets)
+            gate = protection.gate(self._store, name, alias, targets, rules)
             return log.move(targets, expect=expect, who=who, why=why, check=gate)
 
     def rollback(self, name: str, alias: str, *, who: str = "", why: str = "") -> AliasEntry:
@@ -323,9 +329,21 @@ class Registry:
     def local(self, revision: Revision) -> Path:
         """A local folder with the revision's files, each verified by this call. Do not change it.
 
-        It stays in place: nothing is evicted from the cache. Raises DamagedError or NotFoundError naming the object.
+        It stays in place: nothing is evicted from the cache. Raises DamagedError or NotFoundError naming the object,
+        PreconditionError (SIGNATURE_MISSING, SIGNATURE_INVALID) where signatures are required.
         """
-        return self._cache.revision(self._store, revision.manifest, revision.digest, str(revision))
+        folder = self._local(revision)
+        self._check_signature(revision, folder)
+        return folder
+
+    def sign(self, revision: Revision, key: Path, *, password: str | None = None, who: str = "") -> Attachment:
+        """Sign files and manifest with the EC private key in a PEM file, and attach the signature.
+
+        Raises InvalidError (no such key), PreconditionError (SIGN_PACKAGE_MISSING).
+        """
+        with self._cache.aside() as scratch, self._signed_files(revision, self._local(revision)) as folder:
+            content = sign_folder(folder, key, scratch, password)
+        return self.attach(revision, "signature", content, who=who)
 
     def is_local(self, revision: Revision) -> bool:
         """Whether the revision's files are in the local read cache, so that `local` need not fetch; not verified."""
@@ -346,6 +364,7 @@ class Registry:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 fetch(self._store, file, target, f"{file.path} of {revision}")
             (part / "manifest.json").write_bytes(revision.manifest.canonical_json())
+            self._check_signature(revision, part)
             part.replace(destination)
         except OSError as error:
             raise PreconditionError(f"cannot write {destination}: {error.strerror}", reason="NOT_PERMITTED") from error
@@ -359,6 +378,29 @@ class Registry:
     def changes(self, since: datetime) -> list[Change]:
         """Change markers from `since` (less an overlap) on; each says: read that name or alias again."""
         return changes.since(self._store, since)
+
+    def _local(self, revision: Revision) -> Path:
+        return self._cache.revision(self._store, revision.manifest, revision.digest, str(revision))
+
+    def _check_signature(self, revision: Revision, folder: Path) -> None:
+        """`folder` has been verified against the manifest: one check of its signature in a process will do."""
+        if self._trust.policy == "off" or revision.digest in self._trusted:
+            return
+        signatures = [entry.content for entry in self.attachments(revision, "signature")]
+        with self._cache.aside() as scratch, self._signed_files(revision, folder) as files:
+            self._trust.check(str(revision), files, signatures, scratch)
+        self._trusted.add(revision.digest)
+
+    @contextmanager
+    def _signed_files(self, revision: Revision, folder: Path) -> Iterator[Path]:
+        """A folder of exactly what a signature covers: the revision's files, and its manifest as `manifest.json`."""
+        with self._cache.aside() as scratch:
+            for file in revision.manifest.files:
+                target = scratch / file.path
+                target.parent.mkdir(parents=True, exist_ok=True)
+                link(folder / file.path, target)
+            (scratch / "manifest.json").write_bytes(revision.manifest.canonical_json())
+            yield scratch
 
     def _upload(
         self,

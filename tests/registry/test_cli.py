@@ -143,8 +143,11 @@ class TestMistakes:
             (("alias", "clf", "prod", "1", "--expect", "4"), 1, "points to revision 1"),
             (("alias", "clf", "42", "1"), 2, "never all digits"),
             (("rollback", "clf", "prod"), 1, "nothing before"),
-            (("gc", "--anything"), 1, "not implemented yet"),
-            (("sign", "clf"), 1, "not implemented yet"),
+            (("sign", "clf", "--key", "/absent"), 1, "no key file"),
+            (("protect", "clf", "prod", "--rule", "f1 > x"), 2, "macro_f1 >= 0.8"),
+            (("alias", "clf", "prod", "1=x", "2=1"), 2, "7=90 8=10"),
+            (("list", "--since", "yesterday"), 2, "2025-01-31"),
+            (("tag", "clf", "Not A Tag"), 2, "bad tag"),
             (("add-base", "tiny", "dir:/absent"), 1, "no base folder"),
             (("list", "--registry", "gopher://bucket"), 2, "s3://bucket/prefix"),
             (("list", "--registry", "/absent"), 1, "registry init"),
@@ -231,3 +234,91 @@ class TestTransfer:
 
     def test_import_without_a_base_says_so(self, run: Command, adapter: Path) -> None:
         assert "--base" in _one_line(run("import", "clf", adapter, code=2))
+
+
+class TestCare:
+    @pytest.fixture(autouse=True)
+    def _pushed(self, run: Command, tiny_base: Path, adapter: Path, task: Path) -> None:
+        run("init")
+        run("add-base", "tiny", f"dir:{tiny_base}")
+        for _ in range(3):
+            run("push", "clf", adapter, "--base", "tiny", "--task", task, "--author", "ada")
+
+    def test_gate_of_a_protected_alias(self, run: Command, tmp_path: Path) -> None:
+        rules = ["macro_f1 >= 0.8", "macro_f1 >= @prod - 0.01"]
+        run("protect", "clf", "prod", *(part for rule in rules for part in ("--rule", rule)))
+        assert run.json("protect", "clf", "prod")["rules"] == rules
+        assert "no macro_f1" in _one_line(run("alias", "clf", "prod", "1", code=1))
+        for revision, value, code in ((1, 0.85, 0), (2, 0.83, 1), (3, 0.845, 0)):
+            report = tmp_path / f"{revision}.json"
+            report.write_text(json.dumps({"metrics": {"macro_f1": value}, "rules": ["macro_f1 <= 1"]}))
+            said = run("alias", "clf", "prod", str(revision), "--gate", report, code=code)
+            assert code == 0 or "it is 0.83, the bound 0.84" in said
+        assert [entry["revision"] for entry in run.json("history", "clf", "prod")["entries"]] == [3, 1]
+        run("protect", "clf", "prod", "--lift")
+        assert run.json("alias", "clf", "prod", "2")["revision"] == 2
+
+    def test_gate_without_rules_says_so(self, run: Command, tmp_path: Path) -> None:
+        (tmp_path / "eval.json").write_text('{"macro_f1": 1}')
+        assert "registry protect" in _one_line(run("alias", "clf", "x", "1", "--gate", tmp_path / "eval.json", code=2))
+
+    def test_weighted_alias(self, run: Command) -> None:
+        moved = run.json("alias", "clf", "prod", "1=90", "2=10")
+        assert [(target["revision"], target["weight"]) for target in moved["targets"]] == [(1, 0.9), (2, 0.1)]
+        assert "2=0.1" in run("history", "clf", "prod")
+        assert run.json("show", "clf@2")["aliases"] == ["prod"]
+        assert "targets" not in run.json("alias", "clf", "prod", "2")
+
+    def test_tags_notes_evaluations_and_lineage(self, run: Command, tmp_path: Path) -> None:
+        (tmp_path / "eval.json").write_text('{"macro_f1": 0.9}')
+        assert run.json("tag", "clf@3", "paper", "best")["tags"] == ["best", "paper"]
+        assert run.json("tag", "clf@3", "best", "--remove")["tags"] == ["paper"]
+        run("note", "clf@3", "the one in the paper")
+        assert run.json("attach", "clf@3", tmp_path / "eval.json")["metrics"] == {"macro_f1": 0.9}
+        run("alias", "clf", "prod", "3", "--why", "better")
+        shown = run.json("show", "clf@3")
+        assert shown["tags"] == ["paper"]
+        assert [move["why"] for move in shown["lineage"]["moves"]] == ["better"]
+        assert {entry["kind"] for entry in shown["attachments"]} == {"tag", "note", "evaluation"}
+        assert "the one in the paper" in run("show", "clf@3")
+
+    def test_list_is_filtered_and_paged(self, run: Command) -> None:
+        run("tag", "clf@3", "paper")
+        wanted = ("--task", "classification", "--tag", "paper", "--author", "a*", "--base", "tiny@*")
+        assert [row["name"] for row in run.json("list", *wanted, "--since", "2025-01-01")["names"]] == ["clf"]
+        assert run.json("list", "--metric", "macro_f1 > 0")["names"] == []
+        assert [row["name"] for row in run.json("list", "--kind", "base")["names"]] == ["tiny"]
+        first = run.json("list", "--limit", "1")
+        assert (len(first["names"]), first["next"]) == (1, "clf")
+        assert [row["name"] for row in run.json("list", "--after", "clf")["names"]] == ["tiny"]
+        assert "--after clf" in run("list", "--limit", "1")
+        assert [row["revision"] for row in run.json("list", "clf", "--tag", "paper")["revisions"]] == [3]
+
+    def test_gc_is_a_dry_run_unless_told(self, run: Command) -> None:
+        options = ("--keep-last", "1", "--grace", "0", "--wait", "0")
+        found = run.json("gc", *options)
+        assert found["dry_run"]
+        assert found["bytes_freed"] == 0
+        assert "revisions/clf/00000001.json" in [item["object"] for item in found["found"]]
+        assert "nothing was deleted" in run("gc", *options)
+        done = run.json("gc", *options, "--delete")
+        assert done["bytes_freed"] > 0
+        assert "removed by a garbage collection" in _one_line(run("show", "clf@1", code=1))
+        assert run.json("verify")["clean"]
+        assert run.json("verify")["orphaned"] == []
+
+    def test_push_signed_and_pulled_where_signatures_are_required(
+        self, run: Command, adapter: Path, task: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        pytest.importorskip("model_signing", reason="needs the sign extra")
+        from tests.registry.test_signing import make_key
+
+        private, public = make_key(tmp_path, "key")
+        push = ("push", "clf", adapter, "--base", "tiny", "--task", task, "--sign-key", private, "--alias", "prod")
+        assert run.json(*push)["revision"] == 4
+        monkeypatch.setenv("LORADECK_SIGNATURES", "require")
+        monkeypatch.setenv("LORADECK_PUBLIC_KEYS", str(public))
+        run("pull", "clf@prod", tmp_path / "out")
+        assert "not signed" in _one_line(run("pull", "clf@3", tmp_path / "other", code=1))
+        assert run.json("sign", "clf@3", "--key", private)["signature"] == 1
+        run("pull", "clf@3", tmp_path / "other")
