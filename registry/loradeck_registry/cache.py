@@ -15,7 +15,7 @@ from pathlib import Path
 from loradeck_registry import layout
 from loradeck_registry.errors import NotFoundError, PreconditionError
 from loradeck_registry.manifest import File, Manifest
-from loradeck_registry.store import CHUNK, Store, damaged
+from loradeck_registry.store import CHUNK, Progress, Store, damaged
 
 
 def default_folder() -> Path:
@@ -31,7 +31,9 @@ class Cache:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def revision(self, store: Store, manifest: Manifest, digest: str, what: str) -> Path:
+    def revision(
+        self, store: Store, manifest: Manifest, digest: str, what: str, progress: Progress | None = None
+    ) -> Path:
         """Folder with the revision's files, every one verified now against its digest.
 
         What is damaged or missing is fetched again. Files are read-only hard links into the cache: do not change them.
@@ -42,7 +44,7 @@ class Cache:
             return final
         with self.aside() as folder:
             for file in manifest.files:
-                blob = self._blob(store, file, f"{file.path} of {what}")
+                blob = self._blob(store, file, f"{file.path} of {what}", progress)
                 target = folder / file.path
                 target.parent.mkdir(parents=True, exist_ok=True)
                 link(blob, target)
@@ -53,13 +55,13 @@ class Cache:
         """Whether the revision with this digest has its folder here."""
         return (self.folder / "revisions" / digest.removeprefix("sha256:")).is_dir()
 
-    def _blob(self, store: Store, file: File, what: str) -> Path:
+    def _blob(self, store: Store, file: File, what: str, progress: Progress | None) -> Path:
         final = self.folder / "blobs" / file.sha256[:2] / file.sha256
         if _matches(final, file):
             return final
         with self.aside() as folder:
             part = folder / "blob"
-            fetch(store, file, part, what)
+            fetch(store, file, part, what, progress)
             part.chmod(0o444)
             final.parent.mkdir(parents=True, exist_ok=True)
             part.replace(final)
@@ -89,7 +91,7 @@ def scratch_folder() -> Iterator[Path]:
         yield folder
 
 
-def fetch(store: Store, file: File, target: Path, what: str) -> None:
+def fetch(store: Store, file: File, target: Path, what: str, progress: Progress | None = None) -> None:
     """Write a blob to `target`, verified as it is read. Raises DamagedError, NotFoundError, and leaves no `target`."""
     key = layout.blob(file.sha256)
     digest = hashlib.sha256()
@@ -98,6 +100,8 @@ def fetch(store: Store, file: File, target: Path, what: str) -> None:
             for chunk in store.chunks(key):
                 digest.update(chunk)
                 out.write(chunk)
+                if progress is not None:
+                    progress(len(chunk))
         if digest.hexdigest() != file.sha256:
             raise damaged(what, key, store.url)
     except NotFoundError as error:

@@ -10,6 +10,7 @@ import re
 import time
 import uuid
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
@@ -88,10 +89,8 @@ class Lease:
     def release(self) -> None:
         """End it. Idempotent; what cannot be deleted ends by its time."""
         while self._written:
-            try:
+            with suppress(LoradeckError):
                 self._store.delete(self._written.pop())
-            except LoradeckError:
-                continue
 
     def __enter__(self) -> Self:
         return self
@@ -119,7 +118,9 @@ class Lease:
         self._until = begin + self.ttl
         self._written.append(key)
         while len(self._written) > 2:
-            self._store.delete(self._written.pop(0))
+            # Who may not delete leaves it to end by its time.
+            with suppress(LoradeckError):
+                self._store.delete(self._written.pop(0))
 
 
 def take(store: Store, holder: str, manifests: Iterable[str], blobs: Iterable[str] = (), *, ttl: float = TTL) -> Lease:

@@ -18,6 +18,9 @@ from loradeck_registry.store import Store
 KEEP_MARKERS = timedelta(days=7)
 """Change markers and collections' records older than this are of use to nobody."""
 
+_PART_AGE = timedelta(hours=1)
+"""A part that was written to more recently may belong to an upload that goes on, whatever the grace time."""
+
 
 @dataclass
 class Survey:
@@ -150,6 +153,6 @@ def _parts(store: Store, found: Survey, oldest: datetime) -> None:
             state = path.stat()
         except FileNotFoundError:
             continue
-        if state.st_mtime < oldest.timestamp():
+        if state.st_mtime < min(oldest, datetime.now(UTC) - _PART_AGE).timestamp():
             found.garbage[name] = (state.st_size, "left by an interrupted write")
             found.parts.add(name)

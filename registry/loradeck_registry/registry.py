@@ -349,20 +349,22 @@ class Registry:
         """Whether the revision's files are in the local read cache, so that `local` need not fetch; not verified."""
         return self._cache.holds(revision.digest)
 
-    def pull(self, revision: Revision, destination: Path) -> None:
+    def pull(self, revision: Revision, destination: Path, *, progress: Progress | None = None) -> None:
         """Copy the revision's files, verified, and its manifest as `manifest.json` into an absent or empty folder.
 
-        The folder appears complete or not at all. Raises PreconditionError if it holds files or cannot be written.
+        The folder appears complete or not at all. `progress` is told the bytes of each chunk. Raises PreconditionError
+        if it holds files or cannot be written, and what `local` raises.
         """
         if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
             raise PreconditionError(f"{destination} exists and is not an empty folder", reason="NOT_EMPTY")
         part = destination.with_name(f".{destination.name}.{uuid.uuid4().hex[:8]}.part")
         try:
             part.mkdir(parents=True)
-            for file in revision.manifest.files:
-                target = part / file.path
-                target.parent.mkdir(parents=True, exist_ok=True)
-                fetch(self._store, file, target, f"{file.path} of {revision}")
+            with self._held(revision) as touch:
+                for file in revision.manifest.files:
+                    target = part / file.path
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    fetch(self._store, file, target, f"{file.path} of {revision}", _both(touch, progress))
             (part / "manifest.json").write_bytes(revision.manifest.canonical_json())
             self._check_signature(revision, part)
             part.replace(destination)
@@ -380,7 +382,22 @@ class Registry:
         return changes.since(self._store, since)
 
     def _local(self, revision: Revision) -> Path:
-        return self._cache.revision(self._store, revision.manifest, revision.digest, str(revision))
+        store, manifest, digest = self._store, revision.manifest, revision.digest
+        if self._cache.holds(digest):
+            return self._cache.revision(store, manifest, digest, str(revision))
+        with self._held(revision) as touch:
+            return self._cache.revision(store, manifest, digest, str(revision), touch)
+
+    @contextmanager
+    def _held(self, revision: Revision) -> Iterator[Progress]:
+        """A lease while files are fetched; it is to be told of progress. Who may only read does without."""
+        try:
+            lease = leases.take(self._store, f"pull-{this_process()}", [revision.digest])
+        except PreconditionError:
+            yield lambda _: None
+            return
+        with lease:
+            yield lambda _: lease.touch()
 
     def _check_signature(self, revision: Revision, folder: Path) -> None:
         """`folder` has been verified against the manifest: one check of its signature in a process will do."""
@@ -530,6 +547,17 @@ class Registry:
         return NotFoundError(
             f"no adapter, checkpoint or base named {name!r} in the registry; {hint}", reason="NAME_NOT_FOUND"
         )
+
+
+def _both(one: Progress, other: Progress | None) -> Progress:
+    """Tells two of progress."""
+
+    def tell(size: int) -> None:
+        one(size)
+        if other is not None:
+            other(size)
+
+    return tell
 
 
 def _file_changed(source: Path) -> PreconditionError:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedError, UnauthenticatedError
 
+from loradeck_registry import local_files as files
 from loradeck_registry.errors import DamagedError, NotFoundError, PreconditionError, UnavailableError
 
 if TYPE_CHECKING:
@@ -68,6 +69,8 @@ class Store:
     def get(self, key: str) -> bytes:
         """The object's bytes. Raises NotFoundError."""
         with self._errors(key, "read"):
+            if self.folder is not None:
+                return (self.folder / key).read_bytes()
             return bytes(obstore.get(self._store, key).bytes())
 
     def chunks(self, key: str) -> Iterator[bytes]:
@@ -87,6 +90,8 @@ class Store:
     def size(self, key: str) -> int | None:
         """Bytes of the object, None if there is none."""
         with self._errors(key, "read"):
+            if self.folder is not None:
+                return files.size(self.folder, key)
             try:
                 return obstore.head(self._store, key)["size"]
             except FileNotFoundError as error:
@@ -102,6 +107,9 @@ class Store:
     def items(self, prefix: str) -> Iterator[tuple[str, int, datetime]]:
         """Key, size and time of the last change of every object below the folder `prefix`, in no particular order."""
         with self._errors(prefix, "list"):
+            if self.folder is not None:
+                yield from files.items(self.folder, prefix)
+                return
             for batch in obstore.list(self._store, prefix=f"{prefix}/"):
                 for item in batch:
                     yield item["path"], item["size"], item["last_modified"]
@@ -109,6 +117,8 @@ class Store:
     def folders(self, prefix: str) -> list[str]:
         """Names of the folders directly below the folder `prefix`, sorted."""
         with self._errors(prefix, "list"):
+            if self.folder is not None:
+                return files.folders(self.folder, prefix)
             found = obstore.list_with_delimiter(self._store, prefix=f"{prefix}/")["common_prefixes"]
         return sorted(path.rstrip("/").rpartition("/")[2] for path in found)
 
@@ -150,6 +160,8 @@ class Store:
                 f"cannot {verb} {key} in the registry {self.url}: permission denied; {hint}",
                 reason="NOT_PERMITTED",
             ) from error
+        except OSError as error:
+            raise UnavailableError(f"cannot {verb} {key} in the registry {self.url}: {error.strerror}") from error
         except BaseError as error:
             text = str(error)
             cause = text.partition("\n")[0]

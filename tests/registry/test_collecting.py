@@ -1,5 +1,6 @@
 """Garbage collection: what stays, what goes, and writers that come in between."""
 
+import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -251,3 +252,45 @@ def test_collection_that_died_holds_nobody_up_for_ever(registry: Registry, tmp_p
     keys = [layout.blob(file.sha256) for file in manifest.files]
     overwrite(registry, layout.quarantine("dead", "deleting"), encode({"keys": keys, "expires": ended}))
     assert registry.push("clf", manifest, files).number == 1
+
+
+@pytest.mark.parametrize("how", ["pull", "local"])
+def test_revision_that_is_being_fetched_is_not_retired(
+    registry: Registry, five: list[Revision], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    whole = registry._store.chunks
+    collected: list[int] = []
+
+    def chunks(key: str) -> Any:
+        collected.append(len(_gc(Registry.open(registry.url), retention=Retention(keep_last=1)).deleted))
+        return whole(key)
+
+    monkeypatch.setattr(registry._store, "chunks", chunks)
+    registry.pull(five[0], tmp_path / "out") if how == "pull" else registry.local(five[0])
+    assert collected[0] > 0
+    assert [revision.number for revision in Registry.open(registry.url).revisions("clf")] == [1, 5]
+    assert leases.read_leases(registry._store) == []
+
+
+def test_reader_who_may_not_write_reads_without_a_lease(
+    registry: Registry, five: list[Revision], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(key: str, content: bytes) -> bool:
+        raise PreconditionError(f"cannot write {key}", reason="NOT_PERMITTED")
+
+    monkeypatch.setattr(registry._store, "put_if_absent", refuse)
+    registry.pull(five[0], tmp_path / "out")
+    assert registry.local(five[1]).is_dir()
+
+
+def test_parts_of_writes_that_go_on_stay(folder_registry: Registry) -> None:
+    root = Path(folder_registry.url)
+    (root / "blobs").mkdir()
+    young, old = root / "blobs" / "x#1", root / "blobs" / "x#2"
+    for path in (young, old):
+        path.write_bytes(b"half")
+    hours_ago = time.time() - 7200
+    os.utime(old, (hours_ago, hours_ago))
+    assert [item.key for item in _gc(folder_registry).deleted] == ["blobs/x#2"]
+    assert young.exists()
+    assert not old.exists()
