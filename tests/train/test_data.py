@@ -84,6 +84,9 @@ def test_held_out_rows_are_not_trained_on(recipe_of: Build) -> None:
         ('{"text": "a", "label": "b"}\nnot json\n', {}, InvalidError, "BAD_DATA", ["line 2"]),
         ('{"body": "a", "label": "b"}\n', {}, InvalidError, "MISSING_COLUMN", ["`text`", "body, label"]),
         ('{"text": "a", "label": " "}\n', {}, InvalidError, "BAD_ROW", ["row 1", "`label`"]),
+        ('{"text": "a", "label": NaN}\n', {}, InvalidError, "BAD_ROW", ["row 1", "`label` is empty"]),
+        ('{"text": {"a": 1}, "label": "b"}\n', {}, InvalidError, "BAD_ROW", ["row 1", "`text` holds a dict"]),
+        ('{"text": "a \\ud800", "label": "b"}\n', {}, InvalidError, "BAD_ROW", ["row 1", "surrogate"]),
         (None, {"columns": {"txt": "text"}}, InvalidError, "BAD_RECIPE", ["txt", "text, label"]),
         (None, {"columns": {"label": {"column": "label", "pattern": "("}}}, InvalidError, "BAD_RECIPE", ["pattern"]),
         (None, {"validation": {"source": "absent.csv"}}, NotFoundError, "NOT_FOUND", ["absent.csv"]),
@@ -114,6 +117,44 @@ def test_label_outside_the_set_is_named_with_its_row(recipe_of: Build) -> None:
         load_data(recipe_of(task={"labels": ["bank", "school"]}), ("text",))
     assert caught.value.reason == "BAD_LABEL"
     assert f"row {[r['label'] for r in ROWS].index('solar, wind') + 1} " in caught.value.message
+
+
+def test_label_outside_the_set_has_the_row_of_the_file_when_rows_are_held_out(recipe_of: Build) -> None:
+    for seed in range(3):
+        with pytest.raises(InvalidError) as caught:
+            load_data(
+                recipe_of(seed=seed, task={"labels": ["bank", "school"]}, data={"validation": {"fraction": 0.5}}),
+                ("text",),
+            )
+        assert f"row {[r['label'] for r in ROWS].index('solar, wind') + 1} " in caught.value.message
+
+
+def test_label_without_training_rows_says_why(tmp_path: Path, recipe_of: Build) -> None:
+    rows = [{"text": "a", "label": "x"}, {"text": "b", "label": "y"}]
+    path = str(_write(tmp_path / "two.jsonl", rows))
+    with pytest.raises(InvalidError, match="held out for validation") as caught:
+        load_data(recipe_of(data={"source": path, "validation": {"fraction": 0.5}}), ("text",))
+    assert caught.value.reason == "BAD_LABEL"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("x.jsonl", b'{"text": "a", "label": "b"}\n{"text": "\xff", "label": "b"}\n'),
+        ("x.csv", b"text,label\n\xff,b\n"),
+    ],
+)
+def test_line_that_is_not_utf8_is_named(name: str, content: bytes, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InvalidError, match=rf"{name}: line 2 is not UTF-8") as caught:
+        read_rows(str(tmp_path / name))
+    assert caught.value.reason == "BAD_DATA"
+
+
+def test_byte_order_mark_is_no_part_of_the_first_column(tmp_path: Path) -> None:
+    for name, content in (("x.jsonl", '{"text": "a", "label": "b"}\n'), ("x.csv", "text,label\na,b\n")):
+        (tmp_path / name).write_text(content, encoding="utf-8-sig")
+        assert read_rows(str(tmp_path / name)) == [{"text": "a", "label": "b"}]
 
 
 def test_damaged_csv_is_named(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
+from loradeck_registry.bases import add_base
 from loradeck_registry.errors import InvalidError, PreconditionError
 from loradeck_registry.registry import Registry
 from loradeck_registry.servable import check_adapter, read_shapes
@@ -152,6 +153,16 @@ def test_full_checkpoint_is_a_base_to_train_on(recipe_of: Build, tmp_path: Path,
 def test_publishing_without_a_registry_is_refused_before_work(recipe_of: Build, tmp_path: Path) -> None:
     with pytest.raises(InvalidError, match="--registry"):
         run(recipe_of(publish={"name": "clf"}), None, tmp_path / "out", console=QUIET)
+    assert not (tmp_path / "out").exists()
+
+
+def test_name_of_another_kind_is_refused_before_work(recipe_of: Build, tmp_path: Path, tied_base: Path) -> None:
+    registry = Registry.init(tmp_path / "registry")
+    add_base(registry, "taken", f"dir:{tied_base}")
+    recipe = recipe_of(publish={"name": "taken"})
+    with pytest.raises(PreconditionError, match="another name") as caught:
+        run(recipe, registry, tmp_path / "out", console=QUIET)
+    assert caught.value.reason == "KIND_CHANGED"
     assert not (tmp_path / "out").exists()
 
 

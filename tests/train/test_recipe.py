@@ -50,6 +50,24 @@ def test_bad_key_is_named(setting: str, field: str, words: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("optimisation: {learnin_rate: 1e-3, epochs: 1}", ["`optimisation.learnin_rate`", "`learning_rate`"]),
+        ("optimization: {learning_rate: 1e-3, epochs: 1}", ["`optimization`", "`optimisation`"]),
+        ("optimisation: [1e-3]", ["`optimisation` must be a map", "learning_rate"]),
+    ],
+)
+def test_misspelt_key_is_named_rather_than_the_one_it_leaves_out(text: str, words: list[str], tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(f"base: b\nmethod: lora\ndata: {{source: x.csv}}\ntask: {{kind: classification}}\n{text}\n")
+    with pytest.raises(InvalidError) as caught:
+        load_recipe(str(path))
+    for word in words:
+        assert word in caught.value.message
+    assert "missing" not in caught.value.message
+
+
+@pytest.mark.parametrize(
     "setting",
     [
         "method=qlora",

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import random
 import re
 from collections.abc import Mapping, Sequence
@@ -46,17 +47,23 @@ def load_data(recipe: Recipe, fields: Sequence[str]) -> DataSet:
     training = map_rows(rows, settings.columns, wanted, settings.source)
     held_out: list[Example] = []
     validation = settings.validation
+    listed = None if recipe.task.labels == "from_data" else recipe.task.labels
+    if kind == "classification" and listed is not None:
+        # Before rows are held out, so that the numbers are those of the file.
+        _check_labels(training, listed, settings.source)
     if validation is not None and validation.fraction is not None:
         training, held_out = _hold_out(training, validation, recipe.seed)
     elif validation is not None:
-        source = validation.source or settings.source
-        rows = read_rows(source, validation.split or settings.split, validation.limit)
-        held_out = map_rows(rows, settings.columns, wanted, source)
+        held_out_source = validation.source or settings.source
+        rows = read_rows(held_out_source, validation.split or settings.split, validation.limit)
+        held_out = map_rows(rows, settings.columns, wanted, held_out_source)
     labels: tuple[str, ...] = ()
     if kind == "classification":
-        labels = _labels(recipe, training)
-        _check_labels(training, labels, settings.source)
-        _check_labels(held_out, labels, "the validation rows")
+        labels = tuple(listed) if listed is not None else tuple(sorted({e.answer for e in training}))
+        if validation is not None and validation.fraction is not None:
+            _check_every_label_is_trained(held_out, labels)
+        else:
+            _check_labels(held_out, labels, "the validation rows")
     return DataSet(
         tuple(training), tuple(held_out), labels, digest([*training, *held_out]), describe_source(settings.source)
     )
@@ -97,7 +104,7 @@ def _cell(row: Row, column: str | Column, field: str, number: int, source: str) 
             reason="MISSING_COLUMN",
             field=f"data.columns.{field}",
         )
-    text = "" if row[name] is None else str(row[name]).strip()
+    text = _text(row[name], f"row {number} of {source}: column `{name}`", field)
     if isinstance(column, Column):
         match = re.search(column.pattern, text)
         if match is None:
@@ -106,6 +113,26 @@ def _cell(row: Row, column: str | Column, field: str, number: int, source: str) 
     if not text:
         raise _bad_row(f"row {number} of {source}: column `{name}` is empty", field)
     return text
+
+
+def _text(value: object, where: str, field: str) -> str:
+    """A cell as text: numbers and truth values as they are written, what is absent as nothing."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, dict | list | bytes):
+        raise _bad_row(f"{where} holds a {type(value).__name__}, not text", field)
+    text = str(value).strip()
+    if not _is_unicode(text):
+        raise _bad_row(f"{where} holds half of a surrogate pair, which is no character", field)
+    return text
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _bad_row(message: str, field: str) -> InvalidError:
@@ -150,11 +177,15 @@ def _hold_out(examples: list[Example], validation: ValidationData, seed: int) ->
     return [e for i, e in enumerate(examples) if i not in chosen], held_out[: validation.limit]
 
 
-def _labels(recipe: Recipe, training: Sequence[Example]) -> tuple[str, ...]:
-    listed = recipe.task.labels
-    if listed == "from_data":
-        return tuple(sorted({e.answer for e in training}))
-    return tuple(listed)
+def _check_every_label_is_trained(held_out: Sequence[Example], labels: Sequence[str]) -> None:
+    unseen = sorted({e.answer for e in held_out} - set(labels))
+    if unseen:
+        raise InvalidError(
+            f"all rows of label {unseen[0][:60]!r} were held out for validation: use a smaller "
+            "data.validation.fraction, another seed, or validation rows of their own",
+            reason="BAD_LABEL",
+            field="data.validation.fraction",
+        )
 
 
 def _check_labels(examples: Sequence[Example], labels: Sequence[str], source: str) -> None:

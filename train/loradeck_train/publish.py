@@ -2,16 +2,20 @@
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from loradeck_registry.errors import NotFoundError, PreconditionError
 from loradeck_registry.files import describe, folder_files
 from loradeck_registry.manifest import Lora, Manifest
 from loradeck_registry.registry import Registry, Revision
 from loradeck_registry.servable import check_adapter, read_shapes
 from loradeck_tasks.probe import Probe
 from loradeck_train.prepare import Prepared
+from loradeck_train.recipe import Recipe
 
 MANIFEST = "manifest.json"
+KINDS: dict[str, Literal["adapter", "full"]] = {"lora": "adapter", "full": "full"}
+"""Kind of revision that each method makes."""
 
 
 def make_manifest(prepared: Prepared, folder: Path, probe: Probe, record: dict[str, Any]) -> Manifest:
@@ -27,7 +31,7 @@ def make_manifest(prepared: Prepared, folder: Path, probe: Probe, record: dict[s
             {"rank": facts.rank, "alpha": facts.rank, "target_modules": facts.target_modules, "dtype": facts.dtype}
         )
     return Manifest(
-        kind="adapter" if recipe.method == "lora" else "full",
+        kind=KINDS[recipe.method],
         base=identity,
         lora=lora,
         files=describe(folder_files(folder)),
@@ -38,6 +42,27 @@ def make_manifest(prepared: Prepared, folder: Path, probe: Probe, record: dict[s
         author=recipe.publish.author,
         create_time=datetime.now(UTC),
     )
+
+
+def check_publishable(registry: Registry, recipe: Recipe) -> None:
+    """Find out before hours of training whether the recipe's name takes this kind of revision.
+
+    Raises PreconditionError (KIND_CHANGED) if it holds revisions of another kind.
+    """
+    name, kind = recipe.publish.name, KINDS[recipe.method]
+    if name is None:
+        return
+    try:
+        there = registry.resolve(f"{name}@latest").manifest.kind
+    except NotFoundError:
+        return
+    if there != kind:
+        raise PreconditionError(
+            f"{name} holds revisions of kind {there} and method {recipe.method} makes one of kind {kind}: "
+            "publish under another name",
+            reason="KIND_CHANGED",
+            field="publish.name",
+        )
 
 
 def push(registry: Registry, prepared: Prepared, manifest: Manifest, folder: Path) -> Revision:

@@ -64,7 +64,9 @@ def parse_recipe(tree: Mapping[str, Any], name: str = "recipe") -> Recipe:
     try:
         return Recipe.model_validate(tree)
     except ValidationError as error:
-        first = error.errors()[0]
+        # A misspelt key is also a missing one: the key that is there says more than the one that is not.
+        found = error.errors()
+        first = next((e for e in found if e["type"] == "extra_forbidden"), found[0])
         place = [part for part in first["loc"] if isinstance(part, str | int)]
         raise InvalidError(
             f"recipe {name}: {_explain(place, first)}", reason="BAD_RECIPE", field=_dotted(place) or "recipe"
@@ -141,6 +143,8 @@ def _explain(place: Sequence[str | int], error: Mapping[str, Any]) -> str:
         return f"unknown key `{_dotted(place)}`; {hint}"
     if error["type"] == "missing":
         return f"`{_dotted(place)}` is missing"
+    if error["type"] == "model_type":
+        return f"`{_dotted(place)}` must be a map of keys: {', '.join(_keys_at(place))}"
     message = str(error["msg"]).removeprefix("Value error, ")
     return f"`{_dotted(place)}`: {message}" if place else message
 

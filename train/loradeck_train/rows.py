@@ -70,12 +70,14 @@ def _file_of(source: str, split: str) -> Path:
 
 def _from_jsonl(path: Path) -> list[Row]:
     rows: list[Row] = []
-    with path.open(encoding="utf-8-sig") as lines:
+    with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
+                row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+            except UnicodeDecodeError as error:
+                raise _malformed(path, f"line {number} is not UTF-8; save the file as UTF-8") from error
             except json.JSONDecodeError as error:
                 raise _malformed(path, f"line {number} is not JSON ({error.msg})") from error
             if not isinstance(row, dict):
@@ -96,7 +98,20 @@ def _from_csv(path: Path) -> list[Row]:
                 rows.append(dict(row))
         except csv.Error as error:
             raise _malformed(path, f"line {reader.line_num}: {error}") from error
+        except UnicodeDecodeError as error:
+            raise _malformed(path, f"line {_undecodable_line(path)} is not UTF-8; save the file as UTF-8") from error
     return rows
+
+
+def _undecodable_line(path: Path) -> int:
+    """Number of the first line that is not UTF-8; the decoder reads ahead and does not know it."""
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                line.decode()
+            except UnicodeDecodeError:
+                return number
+    return 0
 
 
 def _from_parquet(path: Path) -> list[Row]:

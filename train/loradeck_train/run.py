@@ -21,7 +21,7 @@ from loradeck_train.model import ModelSize, TrainingModel, build_model
 from loradeck_train.prepare import Prepared, pad_token_id, prepare
 from loradeck_train.proof import ReloadCheck, allowed_ids, choose_prompts, prove
 from loradeck_train.provenance import provenance
-from loradeck_train.publish import MANIFEST, make_manifest, push
+from loradeck_train.publish import MANIFEST, check_publishable, make_manifest, push
 from loradeck_train.recipe import Recipe
 from loradeck_train.trainer import TrainingResult, train
 
@@ -75,6 +75,8 @@ def run(
     console = console or Console(stderr=True)
     if recipe.publish.name is not None and registry is None:
         raise InvalidError("to publish, name the registry with --registry", field="registry")
+    if registry is not None:
+        check_publishable(registry, recipe)
     prepared = prepare(recipe, registry)
     checkpoint = open_output(output, prepared, resume)
     for line in prepared.substitutions:
