@@ -102,29 +102,60 @@ def _check(raw: Any, wanted: Mapping[str, Column], where: str, task: str) -> Row
             reason="MISSING_COLUMN",
             field=missing[0],
         )
+    for name, value in row.items():
+        # A question may come without a context, but not without its question or its reference.
+        empty = name != "context" and not str(value).strip()
+        if empty or isinstance(value, dict | list | bytes):
+            what = "is empty" if empty else f"holds a {type(value).__name__}, not text"
+            raise InvalidError(f"{where}: column {wanted[name].name!r} {what}", reason="BAD_ROW", field=name)
     return {name: str(value) for name, value in row.items()}
 
 
 def _read_jsonl(path: Path) -> Iterable[Any]:
-    with path.open(encoding="utf-8") as lines:
+    with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             if line.strip():
                 try:
-                    yield json.loads(line)
+                    yield json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+                except UnicodeDecodeError:
+                    raise _not_utf8(path, number) from None
                 except ValueError as error:
                     raise InvalidError(f"{path.name} line {number}: {error}", reason="BAD_ROW", field="data") from None
 
 
 def _read_csv(path: Path) -> Iterable[Any]:
     with path.open(encoding="utf-8-sig", newline="") as lines:
-        yield from csv.DictReader(lines)
+        reader = csv.DictReader(lines)
+        try:
+            for row in reader:
+                if None in row or None in row.values():
+                    raise InvalidError(
+                        f"{path.name} line {reader.line_num}: another number of columns than the header",
+                        reason="BAD_ROW",
+                        field="data",
+                    )
+                yield row
+        except csv.Error as error:
+            raise InvalidError(f"{path.name} line {reader.line_num}: {error}", reason="BAD_ROW", field="data") from None
+        except UnicodeDecodeError:
+            raise _not_utf8(path) from None
+
+
+def _not_utf8(path: Path, line: int | None = None) -> InvalidError:
+    where = f"{path.name} line {line}" if line else path.name
+    return InvalidError(f"{where} is not UTF-8: save the file as UTF-8", reason="BAD_ROW", field="data")
 
 
 def _read_parquet(path: Path) -> Iterable[Any]:
     try:
-        from pyarrow import parquet
+        from pyarrow import ArrowException, parquet
     except ImportError:
         raise PreconditionError(
             "reading Parquet needs pyarrow: pip install pyarrow", reason="MISSING_PACKAGE"
         ) from None
-    yield from parquet.read_table(path).to_pylist()
+    try:
+        rows = parquet.read_table(path).to_pylist()
+    except ArrowException as error:
+        line = " ".join(str(error).split())[:120]
+        raise InvalidError(f"{path.name} is not a Parquet file: {line}", reason="BAD_ROW", field="data") from None
+    yield from rows

@@ -45,6 +45,30 @@ def test_empty_set_and_broken_line_and_unknown_source(tmp_path: Path) -> None:
         read_rows("pocket:nothing", "classification")
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("d.jsonl", b'{"text": "a", "label": "x"}\n{"text": "\xff", "label": "x"}\n', r"d\.jsonl line 2 is not UTF-8"),
+        ("d.csv", b"text,label\n\xff,x\n", r"d\.csv is not UTF-8"),
+        ("d.csv", b"text,label\na,x\nb,x,y\n", r"d\.csv line 3: another number of columns"),
+        ("d.csv", b"text,label\na,x\nb\n", r"d\.csv line 3: another number of columns"),
+        ("d.parquet", b"no parquet", r"d\.parquet is not a Parquet file"),
+        ("d.jsonl", b'{"text": " ", "label": "x"}\n', r"d\.jsonl row 1: column 'text' is empty"),
+        ("d.jsonl", b'{"text": ["a"], "label": "x"}\n', r"d\.jsonl row 1: column 'text' holds a list"),
+    ],
+)
+def test_damaged_file_is_named_with_its_place(name: str, content: bytes, words: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InvalidError, match=words):
+        read_rows(str(tmp_path / name), "classification")
+
+
+def test_context_may_be_empty_and_a_byte_order_mark_is_skipped(tmp_path: Path) -> None:
+    row = {"context": "", "question": "q", "short_answer": "a"}
+    (tmp_path / "d.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8-sig")
+    assert read_rows(str(tmp_path / "d.jsonl"), "short_qa") == [row]
+
+
 def test_folder_is_read_by_split(tmp_path: Path) -> None:
     write(tmp_path / "test.jsonl", [{"text": "a", "label": "x"}])
     assert len(read_rows(str(tmp_path), "classification")) == 1
