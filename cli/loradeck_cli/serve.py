@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -74,12 +75,13 @@ def command(
             raise click.UsageError(f"--set {key}: the value is not YAML") from error
     config = load_config(config_path, overrides)
 
+    # gRPC's core would print a line of its own, with a source file of its, above ours when a port is in use.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from loradeck_serve.app import serve
     from loradeck_serve.logs import set_up_logs
 
     set_up_logs(config.log_level)
-    click.echo(f"starting the engine on {config.base} (tens of seconds)", err=True)
-    serve(config, _say_ready)
+    serve(config, lambda: click.echo(f"starting the engine on {config.base} (tens of seconds)", err=True), _say_ready)
 
 
 def _say_ready(server: Server) -> None:

@@ -251,12 +251,16 @@ def _bytes_per_rank(shapes: BaseShapes) -> int:
     return 2 * sum(rows + columns for rows, columns in shapes.modules.values())
 
 
-def serve(config: ServerConfig, ready: Callable[[Server], None]) -> None:
-    """Find everything, start, and serve until SIGTERM or Ctrl+C. Raises LoradeckError with one line."""
+def serve(config: ServerConfig, starting: Callable[[], None], ready: Callable[[Server], None]) -> None:
+    """Find everything, start, and serve until SIGTERM or Ctrl+C. Raises LoradeckError with one line.
+
+    Calls `starting` once base, registry and ports are found good, before the long start of the engine.
+    """
     sources = Sources.find(config)
 
     async def run() -> None:
         server = Server(sources)
+        starting()
         await server.run(lambda: ready(server))
         if server.engine_is_starting:
             _leave_at_once()

@@ -197,7 +197,11 @@ def load_config(
         merged = content or {}
     for name, text in sorted((os.environ if environment is None else environment).items()):
         if name.startswith(ENVIRONMENT_PREFIX):
-            _set(merged, name.removeprefix(ENVIRONMENT_PREFIX).lower().split("__"), yaml.safe_load(text))
+            try:
+                value = yaml.safe_load(text)
+            except yaml.YAMLError:
+                raise InvalidError(f"the environment variable {name} is not YAML: {text!r}", field="config") from None
+            _set(merged, name.removeprefix(ENVIRONMENT_PREFIX).lower().split("__"), value)
     for name, value in overrides.items():
         if value is not None:
             _set(merged, name.split("."), value)

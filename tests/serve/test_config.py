@@ -57,6 +57,13 @@ def test_what_is_wrong_is_one_line_that_names_it(settings: dict[str, object], me
     assert "\n" not in raised.value.message
 
 
+def test_broken_variable_is_named() -> None:
+    with pytest.raises(InvalidError) as raised:
+        load_config(None, {"base": "dir:x"}, {"LORADECK_SERVE_LIMITS": "[1"})
+    assert "LORADECK_SERVE_LIMITS" in raised.value.message
+    assert "\n" not in raised.value.message
+
+
 def test_missing_and_broken_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match=r"nothing\.yaml"):
         load_config(tmp_path / "nothing.yaml", {}, {})
