@@ -14,7 +14,12 @@ def registry_options(function: Callable[..., None]) -> Callable[..., None]:
         "--json", "json_path", metavar="PATH", help="Write the result as JSON to PATH, or - for standard output."
     )(function)
     return click.option(
-        "--registry", "url", envvar="LORADECK_REGISTRY", required=True, metavar="URL", help="Folder of the registry."
+        "--registry",
+        "url",
+        envvar="LORADECK_REGISTRY",
+        required=True,
+        metavar="URL",
+        help="Folder or address (s3://…) of the registry.",
     )(function)
 
 

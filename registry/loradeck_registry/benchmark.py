@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _fill(registry: Registry, names: int, revisions: int) -> None:
-    store = registry._store
+    root = Path(registry.url)
     when = datetime.now(UTC)
     for number in range(names):
         name = _name(number)
@@ -89,11 +89,16 @@ def _fill(registry: Registry, names: int, revisions: int) -> None:
                 "format": 1, "digest": digest, "kind": "adapter", "author": None, "reason": "",
                 "create_time": when.isoformat(),
             }  # fmt: skip
-            store.put_if_absent(layout.manifest(digest), manifest.canonical_json())
-            store.put_if_absent(layout.revision(name, revision), encode(record))
+            _write(root / layout.manifest(digest), manifest.canonical_json())
+            _write(root / layout.revision(name, revision), encode(record))
         target = {"revision": revisions, "digest": digest, "weight": 1.0}
         entry = {"format": 1, "targets": [target], "who": "benchmark", "when": when.isoformat(), "why": ""}
-        store.put_if_absent(layout.numbered(layout.alias_log(name, "prod"), 1), encode(entry))
+        _write(root / layout.numbered(layout.alias_log(name, "prod"), 1), encode(entry))
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
 
 
 def _name(number: int) -> str:
