@@ -105,6 +105,15 @@ def test_figures_and_values_are_in_the_page(report: dict[str, Any], page: str) -
         assert text in page, text
 
 
+def test_averages_by_class_are_over_the_rows_that_are_shown(report: dict[str, Any], page: str) -> None:
+    lora = report["tasks"]["classification"]["lora"]
+    assert lora["other"] == 0
+    macro = next(row for row in lora["report"] if row["name"] == "macro avg")
+    rows = re.findall(r"<td>macro avg</td><td>([0-9.]+)</td><td>([0-9.]+)</td><td>([0-9.]+)</td>", page)
+    assert (f"{macro['precision']:.2f}", f"{macro['recall']:.2f}", f"{macro['f1']:.2f}") in rows
+    assert len(rows) == 3
+
+
 def test_text_from_models_and_data_is_escaped(page: str) -> None:
     assert "<script" not in page
     assert "&lt;b&gt;AI&lt;/b&gt;" in page
