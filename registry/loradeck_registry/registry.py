@@ -2,32 +2,25 @@
 
 import difflib
 import hashlib
-import json
 import shutil
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-from pydantic import ValidationError
-
-from loradeck_registry import attachments, changes, layout, leases, protection
+from loradeck_registry import changes, layout, leases, protection
 from loradeck_registry.addresses import open_store
 from loradeck_registry.aliases import AliasEntry, AliasLog, shares
 from loradeck_registry.aliases import caller as this_process
-from loradeck_registry.attachments import Attachment, AttachmentKind
+from loradeck_registry.attachments import Attachment
 from loradeck_registry.cache import Cache, default_folder, fetch, link, sha256_of
 from loradeck_registry.changes import Change
-from loradeck_registry.collecting import GRACE, WAIT, CollectReport, collect
 from loradeck_registry.errors import (
     ConflictError,
-    DamagedError,
     InvalidError,
     NotFoundError,
     PreconditionError,
@@ -38,32 +31,21 @@ from loradeck_registry.leases import Lease
 from loradeck_registry.log import NumberedLog, decode, encode
 from loradeck_registry.manifest import Manifest
 from loradeck_registry.reference import LATEST, PROD, Reference, check_alias, check_name
-from loradeck_registry.retention import Retention
+from loradeck_registry.revision import FORMAT, Revision, parse_manifest
 from loradeck_registry.signing import Trust, sign_folder
+from loradeck_registry.stewardship import Stewardship
 from loradeck_registry.store import Progress, Store, damaged
 from loradeck_registry.verify import VerifyReport, verify_store
 
-FORMAT = 1
+__all__ = ["Registry", "Revision", "parse_manifest"]
+
 _ATTEMPTS = 1000
 _UPLOADS = 3
 _AT_ONCE = 4
 """Files sent to an object store at once."""
 
 
-@dataclass(frozen=True)
-class Revision:
-    """An immutable revision: `name@number`, which is its content `digest` (of its manifest)."""
-
-    name: str
-    number: int
-    digest: str
-    manifest: Manifest
-
-    def __str__(self) -> str:
-        return f"{self.name}@{self.number}"
-
-
-class Registry:
+class Registry(Stewardship):
     """One registry. Safe to use from many threads, processes and machines at once. Use `Registry.open` or
     `Registry.init`."""
 
@@ -258,69 +240,6 @@ class Registry:
         self.resolve(Reference(check_name(name), alias=check_alias(alias)))
         return self._alias(name, alias).rollback(who=who, why=why)
 
-    def protect(self, name: str, alias: str, rules: Sequence[str], *, who: str = "") -> None:
-        """Demand of every revision that `name@alias` is pointed to from now on that it passes `rules`; none lifts it.
-
-        A rule is `metric >= number` or `metric >= @alias - number`, over the metrics of the attached evaluations.
-        Raises InvalidError (BAD_RULE), NotFoundError (no such name).
-        """
-        if not self._log(check_name(name)).last():
-            raise self._no_name(name)
-        protection.protect(self._store, name, check_alias(alias), rules, who=who)
-
-    def rules(self, name: str, alias: str) -> list[str]:
-        """The rules that protect an alias now; none if it is not protected."""
-        return protection.rules(self._store, check_name(name), check_alias(alias))
-
-    def attach(
-        self, revision: Revision, kind: AttachmentKind, content: Mapping[str, Any], *, who: str = ""
-    ) -> Attachment:
-        """Add an evaluation, tag, note or signature to a revision; its digest stays what it is."""
-        added = attachments.attach(self._store, revision.digest, kind, content, who=who)
-        changes.mark(self._store, revision.name)
-        return added
-
-    def attachments(self, revision: Revision, kind: AttachmentKind) -> list[Attachment]:
-        """What was attached to a revision, oldest first."""
-        return attachments.attached(self._store, revision.digest, kind)
-
-    def tag(self, revision: Revision, tag: str, *, remove: bool = False, who: str = "") -> None:
-        """Put a tag on a revision, or take it off. Raises InvalidError for a malformed tag."""
-        self.attach(revision, "tag", {"tag": attachments.check_tag(tag), "removed": remove}, who=who)
-
-    def tags(self, revision: Revision) -> list[str]:
-        """The tags of a revision, sorted."""
-        return attachments.tags(self._store, revision.digest)
-
-    def metrics(self, revision: Revision) -> dict[str, float]:
-        """The newest value of each metric that evaluations of this revision state."""
-        return attachments.metrics(self._store, revision.digest)
-
-    def hold(self, digests: Iterable[str], holder: str = "", ttl: float = leases.TTL) -> Lease:
-        """Keep revisions, by manifest digest, from garbage collection for `ttl` seconds, again with each `renew`.
-
-        Returns when that is in force, which may take as long as a deletion that is going on. Whoever uses a revision
-        for long, a server above all, takes its lease before it fetches the files, renews it every third of `ttl`, and
-        releases it at the end. Raises NotFoundError (REVISION_GONE) if a revision was collected meanwhile.
-        """
-        lease = leases.take(self._store, holder or this_process(), digests, ttl=ttl)
-        for digest in lease.manifests:
-            if self._store.size(layout.manifest(digest)) is None:
-                lease.release()
-                raise NotFoundError(f"the registry has no revision {digest} any more", reason="REVISION_GONE")
-        return lease
-
-    def collect(
-        self,
-        *,
-        delete: bool = False,
-        retention: Retention | None = None,
-        grace: timedelta = GRACE,
-        wait: float = WAIT,
-    ) -> CollectReport:
-        """Find what nothing needs, and with `delete` announce it, wait, look again and delete it."""
-        return collect(self._store, delete=delete, retention=retention, grace=grace, wait=wait)
-
     def history(self, name: str, alias: str) -> list[AliasEntry]:
         """Every move of an alias, newest first. Raises NotFoundError."""
         self.resolve(Reference(check_name(name), alias=check_alias(alias)))
@@ -497,6 +416,10 @@ class Registry:
             raise self._retired(name, number) from None
         return Revision(name, number, digest, self._manifest(digest, f"{name}@{number}"))
 
+    def _check_known(self, name: str) -> None:
+        if not self._log(name).last():
+            raise self._no_name(name)
+
     def _within(self, name: str, target: str) -> Revision:
         text = target if "@" in target else f"{check_name(name)}@{target}"
         reference = Reference.parse(text)
@@ -564,23 +487,3 @@ def _file_changed(source: Path) -> PreconditionError:
     return PreconditionError(
         f"{source.name} is not the file that the manifest describes", reason="FILE_CHANGED", field="files"
     )
-
-
-def parse_manifest(content: bytes, what: str) -> Manifest:
-    """The manifest in `content`. Raises DamagedError if it is not one, PreconditionError if its format is newer."""
-    try:
-        return Manifest.model_validate_json(content)
-    except ValidationError as error:
-        try:
-            form = json.loads(content).get("format")
-        except (ValueError, AttributeError):
-            form = None
-        if isinstance(form, int) and form > FORMAT:
-            raise PreconditionError(
-                f"the manifest of {what} has format {form}, this loradeck reads {FORMAT}: upgrade loradeck",
-                reason="MANIFEST_FORMAT",
-            ) from error
-        first = error.errors()[0]
-        raise DamagedError(
-            f"the manifest of {what} is not valid: {'.'.join(map(str, first['loc']))}: {first['msg']}"
-        ) from error
