@@ -142,6 +142,8 @@ def _text(given: str | None, file: Path | None, what: str, needed: bool = True) 
     if given is not None and file is not None:
         raise click.UsageError(f"give either {what} or --file")
     if given is not None:
+        if any("\ud800" <= character <= "\udfff" for character in given):
+            raise InvalidError(f"{what} is not UTF-8: check the terminal's encoding, or use --file", field="text")
         return given
     if file is not None and str(file) != "-":
         try:

@@ -19,6 +19,7 @@ from loradeck_client.errors import (
     NotFoundError,
     PreconditionError,
     UnavailableError,
+    UnimplementedError,
 )
 from loradeck_client.results import (
     Adapter,
@@ -60,5 +61,6 @@ __all__ = [
     "Sampling",
     "TextStream",
     "UnavailableError",
+    "UnimplementedError",
     "Usage",
 ]

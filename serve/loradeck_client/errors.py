@@ -102,7 +102,20 @@ def from_rpc_error(error: Any, target: str = "") -> LoradeckError:
             field = failure.violations[0].subject or field
         elif detail.Unpack(retry):
             retry_after = retry.retry_delay.ToNanoseconds() / 1e9
-    if status is None and code is grpc.StatusCode.UNAVAILABLE and target:
-        message = f"no server answers at {target} ({message}): is `loradeck serve` running there?"
-        reason = "NOT_REACHABLE"
+    if status is None:
+        message, reason = _of_grpc_itself(code, message, target)
     return kind(message, reason=reason, field=field, retry_after=retry_after, metadata=metadata)
+
+
+def _of_grpc_itself(code: Any, message: str, target: str) -> tuple[str, str | None]:
+    """Message and reason of a failure that no handler of loradeck made: gRPC's own words say nothing to a user."""
+    if code is grpc.StatusCode.UNAVAILABLE and target:
+        return f"no server answers at {target} ({message}): is `loradeck serve` running there?", "NOT_REACHABLE"
+    if code is grpc.StatusCode.UNIMPLEMENTED:
+        where = f"the server at {target}" if target else "this server"
+        return f"{where} does not take this call: is that its other door (inference or admin)?", "WRONG_DOOR"
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return "no answer within the deadline: give the call more time (--timeout)", None
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in message:
+        return "the request is larger than the server takes: send less text", "TOO_LARGE"
+    return message, None

@@ -4,7 +4,9 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
+import grpc
 import pytest
 from google.rpc import code_pb2, error_details_pb2
 
@@ -23,6 +25,7 @@ from loradeck_client import (
     RetryPolicy,
     Sampling,
     UnavailableError,
+    UnimplementedError,
 )
 from tests.client.conftest import FINAL, PROVENANCE, UNAVAILABLE, USAGE, Script, chunk, failure, info, retry
 
@@ -177,6 +180,29 @@ def test_nobody_at_the_address_is_said_in_one_line() -> None:
     assert raised.value.reason == "NOT_REACHABLE"
     assert "loradeck serve" in raised.value.message
     assert "\n" not in raised.value.message
+
+
+def test_other_door_is_said_in_words() -> None:
+    server = grpc.server(ThreadPoolExecutor(1))  # as any server is that does not know the service
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        with Client(f"127.0.0.1:{port}") as client, pytest.raises(UnimplementedError, match="other door") as raised:
+            client.classify("text")
+    finally:
+        server.stop(None)
+    assert raised.value.reason == "WRONG_DOOR"
+
+
+def test_too_large_a_request_is_said_in_words(script: Script) -> None:
+    with Client(script.address) as client, pytest.raises(ExhaustedError, match="send less text") as raised:
+        client.classify("x" * 5_000_000)
+    assert raised.value.reason == "TOO_LARGE"
+
+
+def test_gone_deadline_names_the_option(script: Script) -> None:
+    with Client(script.address, timeout=0.0001) as client, pytest.raises(DeadlineError, match="--timeout"):
+        client.classify("text")
 
 
 def test_list_reads_every_page(script: Script) -> None:
