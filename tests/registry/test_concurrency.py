@@ -18,8 +18,8 @@ from loradeck_registry.registry import Registry
 from tests.registry.s3_server import make_bucket
 from tests.registry.support import make_files, make_manifest, push
 
-WRITERS = 8
-ROUNDS = 10
+WRITERS = 16
+ROUNDS = 5
 ROOT = Path(__file__).parents[2]
 
 
@@ -53,7 +53,7 @@ def shared_registry(request: pytest.FixtureRequest, tmp_path: Path) -> Registry:
     return Registry.init(f"s3://{name}/registry")
 
 
-def test_eight_writers_lose_nothing_and_hear_of_every_conflict(shared_registry: Registry, tmp_path: Path) -> None:
+def test_sixteen_writers_lose_nothing_and_hear_of_every_conflict(shared_registry: Registry, tmp_path: Path) -> None:
     registry = shared_registry
     start = datetime.now(UTC)
     context = multiprocessing.get_context("spawn")
