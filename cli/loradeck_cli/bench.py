@@ -27,7 +27,9 @@ def command() -> None:
 
 
 @command.command()
-@click.option("--server", "--address", "address", required=True, metavar="HOST:PORT", help="Server to load.")
+@click.option(
+    "--server", "address", default="127.0.0.1:8500", show_default=True, metavar="HOST:PORT", help="Server to load."
+)
 @click.option("--adapter", "adapters", multiple=True, metavar="REF[=TASK]", help="Adapter to ask; repeat for more.")
 @click.option("--base", "with_base", is_flag=True, help="Ask the base too, with --task.")
 @click.option("--task", type=click.Choice(TASKS), help="Task of the base, and of adapters that name none.")
@@ -130,7 +132,12 @@ def storage(url: str, json_path: str | None) -> None:
 
 @command.command()
 @click.option(
-    "--server", "--address", "address", required=True, metavar="HOST:PORT", help="Server to watch: the inference door."
+    "--server",
+    "address",
+    default="127.0.0.1:8500",
+    show_default=True,
+    metavar="HOST:PORT",
+    help="Server to watch: the inference door.",
 )
 @click.option("--admin", required=True, metavar="HOST:PORT", help="The same server's door for operators.")
 @click.option(

@@ -19,7 +19,9 @@ def command() -> None:
 
 
 @command.command()
-@click.option("--server", "--address", "address", required=True, metavar="HOST:PORT", help="Server to ask.")
+@click.option(
+    "--server", "address", default="127.0.0.1:8500", show_default=True, metavar="HOST:PORT", help="Server to ask."
+)
 @click.option("--adapter", metavar="REF", help="Adapter, or the served full checkpoint: name[@revision or alias].")
 @click.option("--base", "of_base", is_flag=True, help="Ask the base: same prompt, constrained answer.")
 @click.option("--task", type=click.Choice(TASKS), required=True)

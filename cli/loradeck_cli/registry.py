@@ -226,7 +226,7 @@ def _attach_gate(
             f"{name}@{alias} has no rules and {path} states none: set them with `registry protect`", field="gate"
         )
     revision = registry.resolve(target if "@" in target else f"{name}@{target}")
-    registry.attach(revision, "evaluation", evaluation(report), who=who)
+    registry.attach(revision, "evaluation", evaluation(report, revision.digest), who=who)
     return rules
 
 

@@ -108,7 +108,9 @@ def attach(url: str, json_path: str | None, reference: str, report: Path, who: s
 
     registry = Registry.open(url)
     revision = registry.resolve(reference)
-    added = registry.attach(revision, "evaluation", evaluation(read_json_file(report, "evaluation")), who=who)
+    added = registry.attach(
+        revision, "evaluation", evaluation(read_json_file(report, "evaluation"), revision.digest), who=who
+    )
     result = output.revision_json(revision) | {"evaluation": added.number, "metrics": added.content["metrics"]}
     metrics = ", ".join(f"{name} {value:g}" for name, value in added.content["metrics"].items())
     output.emit(result, json_path, lambda: output.line(f"{revision} evaluation {added.number}: {metrics}"))

@@ -20,7 +20,7 @@ async def invoke(*arguments: str) -> Result:
 
 async def test_load_writes_summary_records_and_page(scripted: RunningServer, tmp_path: Path) -> None:
     result = await invoke(
-        "load", "--address", scripted.address, "--adapter", "clf@prod=classification", "--adapter", "qa=long_qa",
+        "load", "--server", scripted.address, "--adapter", "clf@prod=classification", "--adapter", "qa=long_qa",
         "--base", "--task", "short_qa", "--rate", "60", "--duration", "0.5", "--popularity", "round_robin",
         "--json", str(tmp_path / "a" / "load.json"), "--records", str(tmp_path / "records.jsonl"),
         "--html", str(tmp_path / "load.html"),
@@ -48,20 +48,20 @@ async def test_load_writes_summary_records_and_page(scripted: RunningServer, tmp
     ],
 )
 async def test_wrong_usage_is_said(arguments: tuple[str, ...], message: str) -> None:
-    result = await invoke("load", "--address", "127.0.0.1:1", *arguments)
+    result = await invoke("load", "--server", "127.0.0.1:1", *arguments)
     assert result.exit_code == 2
     assert message in result.output
 
 
 @pytest.mark.parametrize("who", [("--adapter", "a"), ("--base",), ("--adapter", "a=poetry")])
 async def test_subject_without_a_task_is_refused(who: tuple[str, ...]) -> None:
-    result = await invoke("load", "--address", "127.0.0.1:1", "--rate", "1", *who)
+    result = await invoke("load", "--server", "127.0.0.1:1", "--rate", "1", *who)
     assert isinstance(result.exception, InvalidError)
     assert "REF=TASK" in result.exception.message
 
 
 async def test_unreachable_server_and_bad_law_are_one_clear_line() -> None:
-    arguments = ("load", "--address", "127.0.0.1:1", "--adapter", "a=short_qa", "--rate", "5", "--duration", "1")
+    arguments = ("load", "--server", "127.0.0.1:1", "--adapter", "a=short_qa", "--rate", "5", "--duration", "1")
     result = await invoke(*arguments)
     assert isinstance(result.exception, UnavailableError)
     result = await invoke(*arguments, "--warm-up", "0", "--popularity", "pareto")

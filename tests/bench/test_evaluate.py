@@ -34,7 +34,7 @@ async def invoke(*arguments: str) -> Result:
 async def test_classification_figures_and_answers_are_written(scripted: RunningServer, tmp_path: Path) -> None:
     out = tmp_path / "out" / "clf.json"
     result = await invoke(
-        "--address", scripted.address, "--adapter", "clf@prod", "--task", "classification",
+        "--server", scripted.address, "--adapter", "clf@prod", "--task", "classification",
         "--data", write(tmp_path / "d.jsonl", ROWS), "--json", str(out),
     )  # fmt: skip
     assert result.exit_code == 0, result.output
@@ -51,7 +51,7 @@ async def test_classification_figures_and_answers_are_written(scripted: RunningS
 async def test_base_gets_the_labels_of_the_whole_set(scripted: RunningServer, tmp_path: Path) -> None:
     data = write(tmp_path / "d.jsonl", ROWS)
     result = await invoke(
-        "--address", scripted.address, "--base", "--task", "classification", "--data", data, "--limit", "6",
+        "--server", scripted.address, "--base", "--task", "classification", "--data", data, "--limit", "6",
         "--json", "-",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
@@ -65,7 +65,7 @@ async def test_answers_get_every_metric_and_the_same_limits(scripted: RunningSer
     column = "short_answer" if task == "short_qa" else "long_answer"
     rows = [{"context": "c", "question": "word word?", column: "word word word"}] * 3
     result = await invoke(
-        "--address", scripted.address, "--adapter", "qa", "--task", task, "--data", write(tmp_path / "d.jsonl", rows),
+        "--server", scripted.address, "--adapter", "qa", "--task", task, "--data", write(tmp_path / "d.jsonl", rows),
         "--json", "-",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
@@ -86,14 +86,14 @@ async def test_answers_get_every_metric_and_the_same_limits(scripted: RunningSer
 )
 async def test_bad_data_is_one_clear_line(scripted: RunningServer, tmp_path: Path, rows: Any, message: str) -> None:
     data = write(tmp_path / "d.jsonl", rows)
-    result = await invoke("--address", scripted.address, "--adapter", "a", "--task", "classification", "--data", data)
+    result = await invoke("--server", scripted.address, "--adapter", "a", "--task", "classification", "--data", data)
     assert isinstance(result.exception, LoradeckError)
     assert message in result.exception.message
     assert not scripted.servicer.seen
 
 
 async def test_unreachable_server_is_one_clear_line(tmp_path: Path) -> None:
-    result = await invoke("--address", "127.0.0.1:1", "--adapter", "a", "--task", "classification", "--limit", "9")
+    result = await invoke("--server", "127.0.0.1:1", "--adapter", "a", "--task", "classification", "--limit", "9")
     assert isinstance(result.exception, UnavailableError)
     assert result.exception.message.startswith("no server answers at 127.0.0.1:1")
 
@@ -101,7 +101,7 @@ async def test_unreachable_server_is_one_clear_line(tmp_path: Path) -> None:
 async def test_unwritable_result_is_refused_before_anything_is_asked(scripted: RunningServer, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     result = await invoke(
-        "--address", scripted.address, "--adapter", "a", "--task", "classification",
+        "--server", scripted.address, "--adapter", "a", "--task", "classification",
         "--json", str(tmp_path / "file" / "x.json"),
     )  # fmt: skip
     assert isinstance(result.exception, LoradeckError)

@@ -105,7 +105,7 @@ class OptimisationSettings(_Strict):
     @model_validator(mode="after")
     def _length_and_warmup(self) -> Self:
         if (self.epochs is None) == (self.max_steps is None):
-            raise ValueError("set exactly one of `epochs` and `max_steps`")
+            raise ValueError("set exactly one of `epochs` and `max_steps`, and the other to null")
         if self.warmup_steps is not None and self.warmup_ratio is not None:
             raise ValueError("set at most one of `warmup_steps` and `warmup_ratio`")
         return self
