@@ -79,17 +79,33 @@ def check_tag(tag: str) -> str:
     return check_name(tag, "tag")
 
 
-def evaluation(report: Mapping[str, Any]) -> dict[str, Any]:
+def evaluation(report: Mapping[str, Any], digest: str | None = None) -> dict[str, Any]:
     """An evaluation's content from a report: its numbers by dotted name, under `metrics` or at the top.
 
-    Raises InvalidError if it states no number.
+    With `digest`, a report that says who answered (`answered_by`, as `loradeck eval` does) must be of that revision
+    alone. Raises InvalidError if it states no number, or is of another revision (reason OTHER_REVISION).
     """
+    if digest is not None:
+        _check_subject(report, digest)
     stated = report.get("metrics", report)
     found = dict(_numbers(stated, "")) if isinstance(stated, Mapping) else {}
     if not found:
         raise InvalidError("the evaluation states no metric: a JSON object with numbers is needed", field="evaluation")
     about = {key: value for key, value in report.items() if isinstance(value, str)}
     return {"metrics": found, "about": about}
+
+
+def _check_subject(report: Mapping[str, Any], digest: str) -> None:
+    stated = report.get("answered_by")
+    answered = [entry for entry in stated if isinstance(entry, Mapping)] if isinstance(stated, list) else []
+    for entry in answered:
+        if entry.get("digest") not in (None, "", digest):
+            raise InvalidError(
+                f"the evaluation is of {entry.get('name')}@{entry.get('revision')}, not of this revision: evaluate the "
+                "revision that is meant",
+                reason="OTHER_REVISION",
+                field="evaluation",
+            )
 
 
 def _numbers(content: Mapping[str, Any], prefix: str) -> Iterable[tuple[str, float]]:

@@ -38,6 +38,15 @@ def test_bad_tag_and_empty_evaluation_are_refused(registry: Registry, tmp_path: 
         evaluation({"comment": "fine"})
 
 
+def test_evaluation_of_another_revision_is_refused(registry: Registry, tmp_path: Path) -> None:
+    revision = push(registry, tmp_path / "a")
+    report = {"macro_f1": 0.9, "answered_by": [{"name": "clf", "revision": 1, "digest": revision.digest, "rows": 5}]}
+    assert evaluation(report, revision.digest)["metrics"] == {"macro_f1": 0.9}
+    with pytest.raises(InvalidError, match="is of clf@1") as caught:
+        evaluation(report, f"sha256:{'0' * 64}")
+    assert caught.value.reason == "OTHER_REVISION"
+
+
 @pytest.fixture
 def filled(registry: Registry, tmp_path: Path) -> Registry:
     """Five names that differ."""
