@@ -5,16 +5,20 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PACKAGES := registry train serve bench cli pocket tests protos
 
+# Caches of vLLM, torch and the adapter kernels stay in this folder; a hub cache that exists is still used.
+export HF_HOME ?= $(HOME)/.cache/huggingface
+LOCAL := XDG_CACHE_HOME=$(CURDIR)/build/cache XDG_CONFIG_HOME=$(CURDIR)/build/config
+
 .PHONY: demo test test-unit lint format protos clean setup
 
 demo: $(STAMP)
-	$(BIN)/loradeck demo $(DEMO_ARGS)
+	$(LOCAL) $(BIN)/loradeck demo $(DEMO_ARGS)
 
 test: $(STAMP)
-	$(BIN)/python -m pytest $(TEST_ARGS)
+	$(LOCAL) $(BIN)/python -m pytest $(TEST_ARGS)
 
 test-unit: $(STAMP)
-	$(BIN)/python -m pytest -m "not e2e" $(TEST_ARGS)
+	$(LOCAL) $(BIN)/python -m pytest -m "not e2e" $(TEST_ARGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check $(PACKAGES)
