@@ -6,7 +6,7 @@ from collections.abc import Collection
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 
-from loradeck_registry.errors import NotFoundError
+from loradeck_registry.errors import NotFoundError, UnimplementedError
 from loradeck_registry.reference import LATEST, PROD, Reference
 from loradeck_registry.registry import Registry, Revision
 from loradeck_serve.domain import AliasFlip
@@ -124,8 +124,15 @@ class Catalog:
     def _read(self, reference: Reference) -> tuple[Revision, str]:
         assert self._registry is not None
         revision = self._registry.resolve(reference)
-        if reference.alias is not None:
-            return revision, reference.alias
         if reference.revision is not None or reference.digest is not None:
             return revision, ""
-        return revision, PROD if PROD in self._registry.aliases(reference.name) else LATEST
+        entry = self._registry.aliases(reference.name).get(reference.alias or PROD)
+        if entry is not None and entry.weighted:
+            raise UnimplementedError(
+                f"{reference.name}@{entry.alias} is a weighted alias, which servers do not follow yet: "
+                "point it at one revision",
+                reason="WEIGHTED_ALIAS",
+            )
+        if reference.alias is not None:
+            return revision, reference.alias
+        return revision, PROD if entry is not None else LATEST

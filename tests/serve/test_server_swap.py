@@ -38,6 +38,18 @@ async def test_move_by_another_writer_is_followed(start: Start, deck: Deck) -> N
     await until(running, 1)
 
 
+async def test_weighted_alias_is_refused_and_leaves_the_old_revision_serving(start: Start, deck: Deck) -> None:
+    running = await start()
+    assert await revision_of(running) == 1
+    deck.registry.move_alias("clf", "prod", {"1": 50, "2": 50})
+    deck.registry.move_alias("clf", "canary", {"1": 90, "2": 10})
+    refused = await failure(running.inference.Classify(inference.ClassifyRequest(adapter="clf@canary", text="x")))
+    assert (refused.code, refused.reason) == ("UNIMPLEMENTED", "WEIGHTED_ALIAS")
+    assert {await revision_of(running) for _ in range(20)} == {1}
+    deck.registry.move_alias("clf", "prod", "2")
+    await until(running, 2)
+
+
 async def test_new_revision_reaches_latest_and_bare_name_without_prod(start: Start, deck: Deck) -> None:
     running = await start()
     request = inference.AnswerShortRequest(adapter="short", question="q", context="c")
