@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +25,17 @@ pytestmark = [
 ]
 
 
-def start(output: Path, log: Path) -> subprocess.Popen[bytes]:
+@contextmanager
+def start(output: Path, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A demo that does not outlive its test, even one that fails."""
     command = [sys.executable, "-m", "loradeck_cli.main", "demo", "--quick", "--output", str(output)]
     with log.open("wb") as out:
-        return subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, process_group=0)
+        process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, process_group=0)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
 
 
 def running_in(folder: Path) -> list[str]:
@@ -49,8 +58,8 @@ def running_in(folder: Path) -> list[str]:
 @pytest.mark.timeout(1500)
 def test_quick_demo_runs_to_its_report(tmp_path: Path) -> None:
     output = tmp_path / "demo"
-    process = start(output, tmp_path / "log")
-    code = process.wait(1400)
+    with start(output, tmp_path / "log") as process:
+        code = process.wait(1400)
     said = (tmp_path / "log").read_text()
     assert code == 0, said[-3000:]
     report: dict[str, Any] = json.loads((output / "report.json").read_text())
@@ -82,15 +91,15 @@ def test_quick_demo_runs_to_its_report(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_broken_off_demo_leaves_no_process(tmp_path: Path, number: signal.Signals) -> None:
     output = tmp_path / "demo"
-    process = start(output, tmp_path / "log")
     deadline = time.monotonic() + 120
-    while not list(output.glob("logs/train-*.log")):
-        assert time.monotonic() < deadline, (tmp_path / "log").read_text()[-2000:]
-        assert process.poll() is None, (tmp_path / "log").read_text()[-2000:]
-        time.sleep(0.1)
-    assert len(running_in(output)) > 2
-    process.send_signal(number)
-    code = process.wait(60)
+    with start(output, tmp_path / "log") as process:
+        while not list(output.glob("logs/train-*.log")):
+            assert time.monotonic() < deadline, (tmp_path / "log").read_text()[-2000:]
+            assert process.poll() is None, (tmp_path / "log").read_text()[-2000:]
+            time.sleep(0.1)
+        assert len(running_in(output)) > 2
+        process.send_signal(number)
+        code = process.wait(60)
     while (left := running_in(output)) and time.monotonic() < deadline:
         time.sleep(0.2)
     assert not left
