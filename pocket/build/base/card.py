@@ -24,6 +24,7 @@ DESCRIPTIONS = {
     "reports": "the project's own: contexts of the question-answering grammar, training side, fresh slots, restated",
     "generic": "the project's own: simple instructions (repeat, pick, list, look up, read a few sentences)",
     "repetitions": "the project's own: arbitrary words and names, the same row of them two to four times",
+    "lookups": "the project's own: chats that look several things up in one text full of free names",
     "arithmetic": "the project's own: one-step arithmetic, the training rows and fresh ones",
     "gsm8k": "GSM8K training rows, MIT (LICENSE-gsm8k.txt)",
     "wikisql": "WikiSQL training questions and queries, BSD-3-Clause (LICENSE-wikisql.txt)",

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from lookups import free_material, lookups
 from sources import (
     drawn_problems,
     fragments,
@@ -43,8 +44,10 @@ class Sizes:
     reports: int
     generic: int
     repetitions: int
+    lookups: int
     drawn_arithmetic: int
     wikisql_share: float
+    gsm8k_share: float
     seed: int
 
 
@@ -101,17 +104,23 @@ def draw_documents(inputs: Inputs, sizes: Sizes) -> Iterator[Document]:
         return random.Random(f"{name}-{sizes.seed}")
 
     texts = read_fragments(inputs.fragments)
+    closed, choose = wikisql_other_splits(inputs.wikisql), rng("share")
     rare = rarity(texts[:20_000] + list(reports(3000, rng("rarity"), str.split)))
     topic = topic_words(texts[:20_000])
     yield from (Document("fragments", text) for text in fragments(texts, rng("fragments"), rare, topic))
     yield from (Document("reports", text) for text in reports(sizes.reports, rng("reports"), rare))
     yield from (Document("generic", text) for text in generic(sizes.generic, rng("generic"), material(texts)))
-    repeated = repetitions(sizes.repetitions, rng("repetitions"), material(texts))
+    repeated = repetitions(
+        sizes.repetitions, rng("repetitions"), free_material(material(texts)) if sizes.lookups else material(texts)
+    )
     yield from (Document("repetitions", text) for text in repeated)
+    looked_up = lookups(sizes.lookups, rng("lookups"), material(texts))
+    yield from (Document("lookups", text) for text in looked_up)
     yield from (Document("arithmetic", text) for text in word_problems(inputs.arithmetic, rng("arithmetic")))
     yield from (Document("arithmetic", text) for text in drawn_problems(sizes.drawn_arithmetic, rng("drawn")))
-    yield from (Document("gsm8k", text) for text in word_problems(inputs.gsm8k, rng("gsm8k")))
-    closed, choose = wikisql_other_splits(inputs.wikisql), rng("share")
+    for text in word_problems(inputs.gsm8k, rng("gsm8k")):
+        if choose.random() < sizes.gsm8k_share:
+            yield Document("gsm8k", text)
     for question, text in wikisql(inputs.wikisql, rng("wikisql")):
         if normalise(question) not in closed and choose.random() < sizes.wikisql_share:
             yield Document("wikisql", text)

@@ -88,20 +88,25 @@ def listing(rng: random.Random, material: Material) -> Turn:
     return f"List the items, one a line: {', '.join(items)}", "\n".join(f"- {item}" for item in items)
 
 
-def record(rng: random.Random, material: Material) -> Turn:
-    """Look one field up in a small record."""
+def record_body(rng: random.Random, material: Material) -> tuple[str, list[Turn]]:
+    """A small record, and a question with its answer for every field."""
     fields = rng.sample(_FIELDS, rng.randrange(3, 8))
     values = [anything(rng, material) for _ in fields]
-    chosen = rng.randrange(len(fields))
     joint, gap = rng.choice(((": ", "\n"), (" = ", "; "), (" is ", ". "), (" - ", ", ")))
     body = gap.join(f"{field}{joint}{value}" for field, value in zip(fields, values, strict=True))
-    question = rng.choice(("What is the {}?", "Give the {}.", "Find the {}.", "Tell me the {}.")).format(fields[chosen])
-    turn = f"{body}\n{question}" if rng.random() < 0.6 else f"{question}\n{body}"
-    return turn, values[chosen]
+    form = rng.choice(("What is the {}?", "Give the {}.", "Find the {}.", "Tell me the {}."))
+    return body, [(form.format(field), value) for field, value in zip(fields, values, strict=True)]
 
 
-def people(rng: random.Random, material: Material) -> Turn:
-    """Read a few sentences on invented people and answer one question with a span."""
+def record(rng: random.Random, material: Material) -> Turn:
+    """Look one field up in a small record."""
+    body, turns = record_body(rng, material)
+    question, value = rng.choice(turns)
+    return f"{body}\n{question}" if rng.random() < 0.6 else f"{question}\n{body}", value
+
+
+def story(rng: random.Random, material: Material) -> tuple[str, list[Turn]]:
+    """A few sentences on invented people, and questions with their answers."""
     told, questions = [], []
     for _ in range(rng.randrange(2, 6)):
         name = material.names(rng)
@@ -116,8 +121,13 @@ def people(rng: random.Random, material: Material) -> Turn:
         questions.append((rng.choice(asked).format(name=name), slots[key]))
         if rng.random() < 0.3:
             questions.append((f"Who {fact.format(**slots)}?", name))
+    return " ".join(told), questions
+
+
+def people(rng: random.Random, material: Material) -> Turn:
+    """Read a few sentences on invented people and answer one question with a span."""
+    text, questions = story(rng, material)
     question, answer = rng.choice(questions)
-    text = " ".join(told)
     form = rng.choice(("Text: {t}\nQuestion: {q}", "{t}\n\n{q}", "Question: {q}\nText: {t}", "Story: {t} {q}"))
     return form.format(t=text, q=question), answer
 

@@ -27,7 +27,7 @@ from corpus import Inputs, Sizes, build
 from model import CONTEXT, RESERVED_FROM, new_model
 from numpy.typing import NDArray
 from packing import Packed, load_packed, pack
-from stages import take_over, write_record, write_row
+from stages import read_records, take_over, write_record, write_row
 from tokenizer import save_tokenizer, train_tokenizer
 from torch.nn.functional import cross_entropy
 from transformers import Qwen2ForCausalLM, Qwen2Tokenizer
@@ -55,6 +55,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--reports", type=int, default=30_000)
     parser.add_argument("--generic", type=int, default=45_000)
     parser.add_argument("--repetitions", type=int, default=30_000)
+    parser.add_argument("--lookups", type=int, default=0, help="chats that look several things up in one text")
+    parser.add_argument("--gsm8k-share", type=float, default=1.0, help="share of GSM8K's training rows used")
+    parser.add_argument("--new-schedule", action="store_true", help="warm-up and cosine begin anew with this stage")
     parser.add_argument("--drawn-arithmetic", type=int, default=12_000)
     parser.add_argument("--wikisql-share", type=float, default=0.5, help="share of WikiSQL's training questions used")
     parser.add_argument("--checkpoint-steps", type=int, default=200)
@@ -80,8 +83,10 @@ def prepare(options: argparse.Namespace) -> Packed:
             options.reports,
             options.generic,
             options.repetitions,
+            options.lookups,
             options.drawn_arithmetic,
             options.wikisql_share,
+            options.gsm8k_share,
             options.seed,
         )
         documents, dropped = build(inputs, sizes)
@@ -91,8 +96,13 @@ def prepare(options: argparse.Namespace) -> Packed:
             sample = documents[:: max(1, len(documents) // 60_000)]
             tokenizer = train_tokenizer((document.text for document in sample), CONTEXT)
             save_tokenizer(tokenizer, work / "tokenizer")
-        first_step = torch.load(work / "checkpoint.pt", weights_only=True)["step"] if before else 0
-        record = {"first_step": first_step, "sizes": asdict(sizes), "dropped_documents": dropped}
+        state = torch.load(work / "checkpoint.pt", weights_only=True) if before else {"step": 0, "elapsed": 0.0}
+        record = {
+            "first_step": state["step"],
+            "first_second": state["elapsed"],
+            "sizes": asdict(sizes),
+            "dropped_documents": dropped,
+        }
         write_record(work, before + 1, record | pack(documents, tokenizer, work, options.length))
     return load_packed(work)
 
@@ -173,9 +183,11 @@ def train(options: argparse.Namespace, packed: Packed) -> None:
     running: list[float] = []
     rank, world = ranks()
     planned, started = options.minutes * 60, time.monotonic() - elapsed
+    begun = read_records(options.work)[-1] if options.new_schedule else {"first_step": 0, "first_second": 0.0}
     while elapsed < planned and step != options.stop_at_step:
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, elapsed / planned, options)
+            progress = (elapsed - begun["first_second"]) / (planned - begun["first_second"])
+            group["lr"] = learning_rate(step - int(begun["first_step"]), progress, options)
         loss = loss_of(forward, packed.batch(step, options.batch, options.seed)[rank::world])
         loss.backward()
         elapsed = share_gradients(model, time.monotonic() - started, world)

@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "arithmetic"))
 from chat import render
 from grammar import restate, sectors, sentence, tell
 from instructions import SYSTEMS, Material, about_text, anything, draw_turn
+from lookups import open_end
 from problems import draw as draw_problem
 from slots import MONTHS, draw_project, firm, person, place
 
@@ -77,20 +78,10 @@ def reports(count: int, rng: random.Random, rare: Callable[[str], list[str]]) ->
         elif draw < 0.55:
             yield conversation(rng, f"Text: {text}\nSay {len(said)} of its facts in other words.", " ".join(said))
         else:
-            words = said[0].split()
-            prompt = _open_end(rng, project.slots, said[0])
+            prompt, rest = open_end(rng, project.slots, said[0])
             order = "Text: {text}\n{task}" if draw < 0.8 else "{task}\n{text}"
             body = order.format(text=text, task=f"Complete with the words of the text: {prompt} ...")
-            yield conversation(rng, body, " ".join(words[len(prompt.split()) :]))
-
-
-def _open_end(rng: random.Random, slots: dict[str, str], said: str) -> str:
-    """The beginning of a restatement, cut where its last fact starts if that can be found."""
-    cuts = [said.find(value) for key, value in slots.items() if key not in ("org", "prog") and said.find(value) > 8]
-    words = said.split()
-    if not cuts:
-        return " ".join(words[: rng.randrange(2, max(3, len(words) - 1))])
-    return said[: min(cuts)].strip()
+            yield conversation(rng, body, rest)
 
 
 def word_problems(path: Path, rng: random.Random, systems: Sequence[str] = STEPS) -> Iterator[str]:

@@ -6,15 +6,17 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-SOURCES = ("fragments", "reports", "generic", "repetitions", "arithmetic", "gsm8k", "wikisql")
+SOURCES = ("fragments", "reports", "generic", "repetitions", "lookups", "arithmetic", "gsm8k", "wikisql")
 COLUMNS = ("step", "tokens", "seconds", "lr", "train", *SOURCES)
 
 
 def take_over(earlier: Path, work: Path) -> int:
     """Copy checkpoint, tokenizer, log and corpus records of an earlier stage; the number of records is returned."""
     work.mkdir(parents=True, exist_ok=True)
-    for name in ("checkpoint.pt", "loss.csv"):
-        shutil.copy(earlier / name, work / name)
+    shutil.copy(earlier / "checkpoint.pt", work / "checkpoint.pt")
+    with (earlier / "loss.csv").open(encoding="utf-8") as stream:
+        for row in csv.DictReader(stream):
+            write_row(work / "loss.csv", {name: float(value) for name, value in row.items() if value})
     shutil.copytree(earlier / "tokenizer", work / "tokenizer", dirs_exist_ok=True)
     records = sorted(earlier.glob("corpus-*.json"))
     for record in records:
