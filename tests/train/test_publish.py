@@ -10,7 +10,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from loradeck_registry.bases import add_base
-from loradeck_registry.errors import InvalidError, PreconditionError
+from loradeck_registry.errors import InvalidError, LoradeckError, PreconditionError
 from loradeck_registry.registry import Registry
 from loradeck_registry.servable import check_adapter, read_shapes
 from loradeck_tasks.probe import Probe
@@ -163,6 +163,15 @@ def test_name_of_another_kind_is_refused_before_work(recipe_of: Build, tmp_path:
     with pytest.raises(PreconditionError, match="another name") as caught:
         run(recipe, registry, tmp_path / "out", console=QUIET)
     assert caught.value.reason == "KIND_CHANGED"
+    assert not (tmp_path / "out").exists()
+
+
+def test_registry_that_cannot_be_written_is_refused_before_work(recipe_of: Build, tmp_path: Path) -> None:
+    registry = Registry.init(tmp_path / "registry")
+    # Permissions do not stop an administrator; a file where a folder must be stops everybody.
+    (tmp_path / "registry" / "leases").write_text("")
+    with pytest.raises(LoradeckError, match="cannot write"):
+        run(recipe_of(publish={"name": "new"}), registry, tmp_path / "out", console=QUIET)
     assert not (tmp_path / "out").exists()
 
 

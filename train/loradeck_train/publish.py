@@ -47,11 +47,14 @@ def make_manifest(prepared: Prepared, folder: Path, probe: Probe, record: dict[s
 def check_publishable(registry: Registry, recipe: Recipe) -> None:
     """Find out before hours of training whether the recipe's name takes this kind of revision.
 
-    Raises PreconditionError (KIND_CHANGED) if it holds revisions of another kind.
+    Raises PreconditionError (KIND_CHANGED) if it holds revisions of another kind, and what the registry raises where
+    it cannot be written.
     """
     name, kind = recipe.publish.name, KINDS[recipe.method]
     if name is None:
         return
+    # The smallest thing that can be written and taken back.
+    registry.hold(()).release()
     try:
         there = registry.resolve(f"{name}@latest").manifest.kind
     except NotFoundError:
