@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from loradeck_cli import bench_serving
 from loradeck_registry.errors import InvalidError, UnimplementedError
 
 if TYPE_CHECKING:
@@ -14,9 +15,7 @@ if TYPE_CHECKING:
 
 TASKS = ("classification", "short_qa", "long_qa")
 LATER = {
-    "multilora": "Throughput and latency over the number of adapters.",
     "frontend": "The gRPC door against the engine in process.",
-    "cliff": "Latency beyond the slot count.",
     "train": "Training speed and memory.",
 }
 
@@ -130,29 +129,53 @@ def storage(url: str, json_path: str | None) -> None:
     )
 
 
+_OF_A_SERVER = {
+    "address": "server",
+    "admin": "admin",
+    "url": "registry",
+    "adapter": "adapter",
+    "target": "to",
+    "task": "task",
+}
+"""Parameters of `swap` that go together, for the measurement of a running server, and their options."""
+
+
 @command.command()
+@click.option("--flips", type=click.IntRange(1), default=30, show_default=True, help="Moves, on a server of its own.")
 @click.option(
-    "--server",
-    "address",
-    default="127.0.0.1:8500",
-    show_default=True,
-    metavar="HOST:PORT",
-    help="Server to watch: the inference door.",
+    "--seconds", type=click.FloatRange(1), default=20.0, show_default=True, help="Load before the first of them."
 )
-@click.option("--admin", required=True, metavar="HOST:PORT", help="The same server's door for operators.")
-@click.option(
-    "--registry", "url", envvar="LORADECK_REGISTRY", required=True, metavar="URL", help="Folder of the registry."
-)
-@click.option("--adapter", required=True, metavar="NAME@ALIAS", help="Alias to move.")
-@click.option("--to", "target", required=True, metavar="REVISION", help="Where to: revision number, alias or digest.")
-@click.option("--task", type=click.Choice(TASKS), required=True)
+@click.option("--base", type=click.Path(path_type=Path), help="Base of that server [default: the pocket base].")
+@click.option("--server", "address", metavar="HOST:PORT", help="Server to watch: the inference door.")
+@click.option("--admin", metavar="HOST:PORT", help="The same server's door for operators.")
+@click.option("--registry", "url", envvar="LORADECK_REGISTRY", metavar="URL", help="Folder of its registry.")
+@click.option("--adapter", metavar="NAME@ALIAS", help="Alias to move.")
+@click.option("--to", "target", metavar="REVISION", help="Where to: revision number, alias or digest.")
+@click.option("--task", type=click.Choice(TASKS))
 @click.option("--data", metavar="PATH", help="Rows to send [default: the project's own test set of the task].")
 @click.option(
     "--rate", type=click.FloatRange(min=0, min_open=True), default=10.0, show_default=True, help="Requests/s."
 )
 @click.option("--back", is_flag=True, help="Roll the alias back at the end.")
 @click.option("--json", "json_path", metavar="PATH", help="Write the result as JSON; - for standard output.")
-def swap(
+def swap(flips: int, seconds: float, base: Path | None, json_path: str | None, **running: Any) -> None:
+    """Move aliases under a steady load, and count failed and wrong replies and the time of every stage.
+
+    Alone it starts a server of its own with random adapters and moves their aliases in turn. With --server and those
+    after it, it moves one alias of a server that runs.
+    """
+    if any(running[name] for name in _OF_A_SERVER if name != "url"):
+        if missing := [f"--{option}" for name, option in _OF_A_SERVER.items() if not running[name]]:
+            raise click.UsageError(f"to measure a running server, give {', '.join(missing)} too")
+        _swap_on_server(json_path=json_path, **running)
+        return
+    result = bench_serving.swap_alone(flips, seconds, base, json_path)
+    if result["failed"] or result["wrong_revision"] or result["flips_never_answered"]:
+        sys.exit(1)
+
+
+def _swap_on_server(
+    *,
     address: str,
     admin: str,
     url: str,
@@ -164,7 +187,6 @@ def swap(
     back: bool,
     json_path: str | None,
 ) -> None:
-    """Move an alias under a steady load, and count failed and wrong replies and the time of every stage."""
     from rich.console import Console
 
     from loradeck_bench.load.plan import LoadPlan
@@ -249,3 +271,5 @@ def _add_later(name: str, text: str) -> None:
 
 for _name, _text in LATER.items():
     _add_later(_name, _text)
+command.add_command(bench_serving.multilora)
+command.add_command(bench_serving.cliff)

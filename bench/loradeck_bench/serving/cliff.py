@@ -1,0 +1,133 @@
+"""More adapters than slots: time to first token in an open loop, over the number of adapters."""
+
+import asyncio
+import os
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from loradeck_bench.asking import connect
+from loradeck_bench.load.generator import Ask, LoadRun
+from loradeck_bench.load.plan import LoadPlan
+from loradeck_bench.load.run import run_load, warm_up
+from loradeck_bench.load.summary import summarise
+from loradeck_bench.serving.asking import PromptAsker, make_prompts, prompt_subjects
+from loradeck_bench.serving.stage import Stage, circumstances, stage
+from loradeck_registry.errors import PreconditionError
+
+STEPS = ("make adapters", "start the server", "measure")
+
+
+@dataclass(frozen=True)
+class CliffPlan:
+    """What is measured: `multiples` of `slots` adapters, each for `seconds`, at `share` of the saturation."""
+
+    slots: int = 4
+    multiples: tuple[int, ...] = (1, 4, 16)
+    seconds: float = 30.0
+    saturation_seconds: float = 10.0
+    share: float = 0.6
+    concurrency: int = 64
+    """Requests under way while the saturation is measured."""
+    words: int = 60
+    """Of a prompt; about 100 tokens."""
+    max_tokens: int = 32
+    prompts: int = 512
+
+
+def measure_cliff(base: Path, plan: CliffPlan, console: Console) -> dict[str, Any]:
+    """Make the adapters, serve, and measure. `rows` has `adapters`, `slots`, `ttft_p50_ms`, `ttft_p99_ms`.
+
+    Every adapter fits into the server's host memory and has been asked before it is measured: what is measured is the
+    sharing of slots, not loading.
+    """
+    started = os.getloadavg()
+    with stage(base, console, STEPS) as place:
+        names = [f"cliff-{number}" for number in range(plan.slots * max(plan.multiples))]
+        with place.workplace.progress.step(STEPS[0]):
+            for number, name in enumerate(names):
+                place.publish(name, number, max_tokens=plan.max_tokens)
+        result = _serve_and_measure(place, names, plan)
+    return {**result, **circumstances(started)}
+
+
+def _serve_and_measure(place: Stage, names: Sequence[str], plan: CliffPlan) -> dict[str, Any]:
+    progress = place.workplace.progress
+    settings = {
+        "slots": plan.slots,
+        "host_adapters": len(names),
+        "engine.max_model_len": 512,
+        "engine.kv_cache_gib": 0.5,
+        "limits.concurrent": 64,
+    }
+    with ExitStack() as stack:
+        with progress.step(STEPS[1]):
+            server = stack.enter_context(place.serve(settings))
+        with progress.step(STEPS[2]):
+            return asyncio.run(_measure(server.address, names, plan, progress.say))
+
+
+async def _measure(address: str, names: Sequence[str], plan: CliffPlan, say: Callable[[str], None]) -> dict[str, Any]:
+    prompts = make_prompts(plan.prompts, plan.words)
+    async with connect(address) as client:
+        first = prompt_subjects(names[: plan.slots], prompts, plan.max_tokens)
+        saturation = await find_saturation(
+            PromptAsker(client, first), LoadPlan(first, plan.saturation_seconds, concurrency=plan.concurrency)
+        )
+        say(f"saturation: {saturation:.1f} requests/s with {plan.slots} adapters")
+        rate = plan.share * saturation
+        rows = []
+        for multiple in plan.multiples:
+            subjects = prompt_subjects(names[: multiple * plan.slots], prompts, plan.max_tokens)
+            load = LoadPlan(subjects, plan.seconds, rate=rate, popularity="uniform")
+            summary, _ = await run_load(PromptAsker(client, subjects), load)
+            rows.append(cliff_row(summary, multiple * plan.slots, plan.slots))
+            say(f"{rows[-1]['adapters']} adapters: time to first token p99 {rows[-1]['ttft_p99_ms']:.0f} ms")
+    return {
+        "rows": rows,
+        "saturation_requests_per_s": saturation,
+        "share_of_saturation": plan.share,
+        "rate_requests_per_s": rate,
+        "max_tokens": plan.max_tokens,
+        "p99_ratio": cliff_ratio(rows),
+    }
+
+
+async def find_saturation(ask: Ask, plan: LoadPlan) -> float:
+    """Requests per second that are answered in a closed loop. Raises PreconditionError if none is."""
+    assert plan.concurrency is not None
+    await warm_up(ask, plan)
+    run = LoadRun(ask)
+    await run.closed_loop(plan.requests(), concurrency=plan.concurrency, duration=plan.duration)
+    # Without the tail, in which fewer and fewer requests are under way.
+    within = sum(record.ok and record.end is not None and record.end <= plan.duration for record in run.records)
+    if not within:
+        reasons = summarise(run.records)["errors"]
+        raise PreconditionError(f"the server answered nothing within {plan.duration:g} s: {reasons or 'too slow'}")
+    return within / plan.duration
+
+
+def cliff_row(summary: dict[str, Any], adapters: int, slots: int) -> dict[str, Any]:
+    """One row of the result from the summary of its load. Raises PreconditionError if nothing was answered."""
+    times = summary["ttft_ms"]
+    if times is None:
+        raise PreconditionError(f"no request to {adapters} adapters was answered: {summary['errors']}")
+    return {
+        "adapters": adapters,
+        "slots": slots,
+        "ttft_p50_ms": times["p50"],
+        "ttft_p99_ms": times["p99"],
+        "requests": summary["requests"],
+        "failed": summary["failed"],
+        "client_delay_p99_ms": summary["schedule_delay_ms"]["p99"],
+    }
+
+
+def cliff_ratio(rows: Sequence[dict[str, Any]]) -> float:
+    """p99 of the row with the most adapters over p99 of the row with the fewest."""
+    ordered = sorted(rows, key=lambda row: row["adapters"])
+    return float(ordered[-1]["ttft_p99_ms"] / ordered[0]["ttft_p99_ms"])

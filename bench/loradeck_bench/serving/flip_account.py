@@ -1,0 +1,116 @@
+"""Accounting of flips under load: which revision a reply may come from, what it must say, and when it came."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from loradeck_bench.load.record import RequestRecord
+from loradeck_bench.load.summary import spread
+
+EXAMPLES = 5
+"""Wrong replies that a report shows."""
+
+Golden = Mapping[tuple[str, int], str]
+"""Text of a reply by digest (empty: the base) and number of the prompt."""
+
+
+@dataclass
+class Flip:
+    """One move of the alias of `name`. Times in seconds on the run's clock."""
+
+    name: str
+    digest: str
+    """What the alias means from now on."""
+    started: float
+    """The move began: from here on the new revision may answer."""
+    acknowledged: float | None = None
+    """The server has said that it follows: requests sent later must not be answered by the old revision. None if it
+    never said so."""
+
+
+def allowed(flips: Sequence[Flip], initial: str, name: str, sent: float, end: float) -> set[str]:
+    """Digests that may answer a request to the alias of `name` that was sent and ended at these times.
+
+    `flips` in order of time; `initial` is what the alias meant before the first. A digest may answer if the alias meant
+    it, or may have, at some moment in between.
+    """
+    own = [flip for flip in flips if flip.name == name]
+    stages = [(float("-inf"), initial), *((flip.started, flip.digest) for flip in own)]
+    ends = [*(float("inf") if flip.acknowledged is None else flip.acknowledged for flip in own), float("inf")]
+    return {digest for (since, digest), until in zip(stages, ends, strict=True) if since <= end and sent <= until}
+
+
+def wrong_reply(record: RequestRecord, flips: Sequence[Flip], initial: Mapping[str, str], golden: Golden) -> str | None:
+    """Why an answered request got a reply that it must not have got; None if all is well."""
+    expected = golden.get((record.digest, record.row))
+    if expected is None:
+        return f"digest {record.digest[:19] or '(none)'} is of no revision under test"
+    name = record.adapter.partition("@")[0]
+    if not name:
+        if record.digest:
+            return f"a request to the base was answered by {record.answered_by}"
+    else:
+        sent = record.sent if record.sent is not None else record.intended
+        digests = allowed(flips, initial[name], name, sent, record.end if record.end is not None else sent)
+        if record.digest not in digests:
+            return f"{name} did not mean digest {record.digest[:19]} while the request ran"
+    if record.text != expected:
+        return f"the answer is not that of digest {record.digest[:19] or '(base)'}"
+    return None
+
+
+def first_tokens(records: Sequence[RequestRecord], flips: Sequence[Flip]) -> list[float | None]:
+    """Per flip, seconds from its start to the first token of the first reply by the new revision; None without one."""
+    found: list[float | None] = []
+    for flip in flips:
+        times = [
+            record.first - flip.started
+            for record in records
+            if record.ok
+            and record.digest == flip.digest
+            and record.adapter.partition("@")[0] == flip.name
+            and record.first is not None
+            and record.first > flip.started
+        ]
+        found.append(min(times, default=None))
+    return found
+
+
+def account(
+    records: Sequence[RequestRecord], flips: Sequence[Flip], initial: Mapping[str, str], golden: Golden
+) -> dict[str, Any]:
+    """The result in the form of report files. `initial`: what each name's alias meant at first.
+
+    The start of the first flip parts the requests `before` from those `during`.
+    """
+    answered = [record for record in records if record.ok]
+    failed = [record for record in records if not record.ok]
+    wrong = [
+        {"index": record.index, "adapter": record.adapter, "sent": record.sent, "why": why}
+        for record in answered
+        if (why := wrong_reply(record, flips, initial, golden)) is not None
+    ]
+    begin = min((flip.started for flip in flips), default=float("inf"))
+    before = spread(record.ttft for record in answered if record.intended < begin)
+    during = spread(record.ttft for record in answered if record.intended >= begin)
+    firsts = first_tokens(answered, flips)
+    times = spread(firsts)
+    p99 = [None if part is None else part["p99"] for part in (before, during)]
+    return {
+        "flips": len(flips),
+        "requests": len(records),
+        "failed": len(failed),
+        "errors": dict(Counter(record.reason or record.status for record in failed)),
+        "replies_checked": len(answered),
+        "wrong_revision": len(wrong),
+        "wrong_examples": wrong[:EXAMPLES],
+        "flip_to_first_token_ms": {key: None if times is None else times[key] for key in ("p50", "p99")},
+        "flips_never_answered": firsts.count(None),
+        "flips_never_acknowledged": sum(flip.acknowledged is None for flip in flips),
+        "ttft_p99_before_ms": p99[0],
+        "ttft_p99_during_ms": p99[1],
+        "ttft_p99_ratio": p99[1] / p99[0] if p99[0] and p99[1] else None,
+        "requests_before": before["count"] if before else 0,
+        "requests_during": during["count"] if during else 0,
+    }

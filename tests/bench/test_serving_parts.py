@@ -1,0 +1,165 @@
+"""Parts of the serving benchmarks: random adapters, prompts, the engines' figures, the cliff's rows, the commands."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from safetensors.numpy import load_file, save_file
+
+from loradeck_bench.load.plan import LoadPlan
+from loradeck_bench.load.record import RequestRecord
+from loradeck_bench.serving.adapters import publish_random, write_random
+from loradeck_bench.serving.asking import make_prompts, prompt_subjects
+from loradeck_bench.serving.cliff import cliff_ratio, cliff_row, find_saturation
+from loradeck_bench.serving.flips import choose_prompts
+from loradeck_bench.serving.multilora import MultiloraPlan, command, figures
+from loradeck_bench.serving.tables import cliff_table, flips_table, multilora_table
+from loradeck_cli.bench import command as bench
+from loradeck_pocket import BASE
+from loradeck_registry.bases import resolve_base
+from loradeck_registry.errors import PreconditionError
+from loradeck_registry.registry import Registry
+
+
+def test_random_adapter_is_published_on_the_pocket_base(tmp_path: Path) -> None:
+    registry = Registry.init(tmp_path / "registry", cache=tmp_path / "cache")
+    base = resolve_base(f"dir:{BASE}", registry)
+    first = publish_random(registry, base, "a", seed=1, max_tokens=8, alias="prod")
+    second = publish_random(registry, base, "a", seed=2, max_tokens=8)
+    assert (first.number, second.number) == (1, 2)
+    assert first.manifest.lora is not None
+    assert first.manifest.lora.rank == 8
+    weights = [load_file(registry.local(revision) / "adapter_model.safetensors") for revision in (first, second)]
+    assert any(not np.array_equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_random_adapter_is_as_strong_as_the_weights(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    weight = (rng.standard_normal((256, 192)) * 0.03).astype(np.float32)
+    (tmp_path / "base").mkdir()
+    save_file({"model.layers.0.mlp.up_proj.weight": weight}, tmp_path / "base" / "model.safetensors")
+    write_random(tmp_path / "base", tmp_path, seed=0)
+    tensors = load_file(tmp_path / "adapter_model.safetensors")
+    name = "base_model.model.model.layers.0.mlp.up_proj"
+    product = tensors[f"{name}.lora_B.weight"] @ tensors[f"{name}.lora_A.weight"]
+    assert product.shape == weight.shape
+    assert product.std() == pytest.approx(0.03, rel=0.15)
+    assert json.loads((tmp_path / "adapter_config.json").read_text())["target_modules"] == ["up_proj"]
+
+
+def test_base_without_known_layers_is_refused(tmp_path: Path) -> None:
+    save_file({"other.weight": np.zeros((2, 2), np.float32)}, tmp_path / "model.safetensors")
+    with pytest.raises(PreconditionError, match="no linear layers"):
+        write_random(tmp_path, tmp_path, seed=0)
+
+
+def test_prompts_differ_and_have_the_asked_length() -> None:
+    prompts = make_prompts(200, 30)
+    assert len(set(prompts)) == 200
+    assert {len(prompt.split()) for prompt in prompts} == {30}
+
+
+async def test_saturation_counts_what_ended_in_time() -> None:
+    async def ask(record: RequestRecord, now: Any) -> None:
+        import asyncio
+
+        await asyncio.sleep(0.05)
+
+    subjects = prompt_subjects(["a"], ["x"], 4)
+    rate = await find_saturation(ask, LoadPlan(subjects, 0.5, concurrency=4, warm_up=0))
+    assert 40 <= rate <= 80
+
+
+async def test_saturation_of_a_server_that_answers_nothing_is_an_error() -> None:
+    async def ask(record: RequestRecord, now: Any) -> None:
+        raise PreconditionError("no", reason="BROKEN")
+
+    with pytest.raises(PreconditionError, match="BROKEN"):
+        await find_saturation(ask, LoadPlan(prompt_subjects(["a"], ["x"], 4), 0.2, concurrency=1, warm_up=0))
+
+
+async def test_golden_prompts_tell_all_subjects_apart() -> None:
+    async def ask(record: RequestRecord, now: Any) -> None:
+        # The second prompt gets the same answer from both, the fourth an empty one.
+        answers = {1: "same", 3: ""}
+        record.text = answers.get(record.row, f"{record.adapter} {record.row}")
+        record.digest = f"digest of {record.adapter}"
+
+    subjects = prompt_subjects(["a@1", "a@2"], [f"p{number}" for number in range(5)], 8)
+    prompts, golden = await choose_prompts(ask, subjects, 3)
+    assert prompts == ["p0", "p2", "p4"]
+    assert golden["digest of a@2", 1] == "a@2 2"
+    assert len(golden) == 6
+    with pytest.raises(PreconditionError, match="only 3 of 5"):
+        await choose_prompts(ask, subjects, 4)
+
+
+def test_engines_are_compared_by_a_child_and_renamed() -> None:
+    arguments = command(Path("base"), MultiloraPlan(rounds=2, compiled=True, stock=False), Path("out.json"))
+    assert arguments[:3] == [sys.executable, "-m", "loradeck_serve.engine.baselines"]
+    assert {"--without-stock", "--compiled", "--output-tokens"} <= set(arguments)
+    measured = {
+        "base_tokens_per_s": 5000.0, "adapters_tokens_per_s": 4500.0, "no_lora_engine_tokens_per_s": 6000.0,
+        "ratio_to_base": 0.9, "ratio_to_no_lora_engine": 0.75, "wrong_tokens": 0, "replies": 1000,
+    }  # fmt: skip
+    result = figures(measured, MultiloraPlan(compiled=True, stock=False))
+    assert (result["bare_tokens_per_s"], result["ratio_to_bare"], result["stock_tokens_per_s"]) == (6000.0, 0.75, None)
+    assert (result["adapters_compiled"], result["wrong_tokens"], result["measured"]) == (True, 0, measured)
+    assert multilora_table(result).row_count > 8
+
+
+async def test_options_of_the_comparison_are_those_of_the_engine_module() -> None:
+    import argparse
+
+    baselines = pytest.importorskip("loradeck_serve.engine.baselines")
+    arguments = command(Path("base"), MultiloraPlan(stock=False), Path("out.json"))[3:]
+    seen: dict[str, Any] = {}
+
+    def stop(self: argparse.ArgumentParser, given: Any = None, namespace: Any = None) -> Any:
+        seen.update(vars(self.parse_known_args(given)[0]), unknown=self.parse_known_args(given)[1])
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(argparse.ArgumentParser, "parse_args", stop)
+        with pytest.raises(KeyboardInterrupt):
+            baselines.main(arguments)
+    assert seen["unknown"] == []
+    assert (seen["without_stock"], seen["rounds"], seen["compiled"]) == (True, 9, 0)
+
+
+def test_cliff_rows_have_the_reports_names() -> None:
+    times = {"p50": 10.0, "p99": 20.0}
+    summary = {"ttft_ms": times, "requests": 5, "failed": 0, "schedule_delay_ms": {"p99": 1.0}, "errors": {}}
+    few = cliff_row(summary, 4, 4)
+    many = cliff_row(summary | {"ttft_ms": {"p50": 11.0, "p99": 30.0}}, 64, 4)
+    assert {key: few[key] for key in ("adapters", "slots", "ttft_p50_ms", "ttft_p99_ms")} == {
+        "adapters": 4, "slots": 4, "ttft_p50_ms": 10.0, "ttft_p99_ms": 20.0,
+    }  # fmt: skip
+    assert cliff_ratio([many, few]) == 1.5
+    with pytest.raises(PreconditionError, match="64 adapters"):
+        cliff_row(summary | {"ttft_ms": None}, 64, 4)
+    result = {"rows": [few, many], "rate_requests_per_s": 9.0, "share_of_saturation": 0.6}
+    assert cliff_table(result).row_count == 2
+
+
+def test_flips_table_shows_absent_figures() -> None:
+    assert flips_table({"flip_to_first_token_ms": {"p50": None}, "flips": 3}).row_count == 10
+
+
+@pytest.mark.parametrize("name", ["multilora", "swap", "cliff"])
+def test_commands_say_their_options(name: str) -> None:
+    result = CliRunner().invoke(bench, [name, "--help"])
+    assert result.exit_code == 0
+    assert "--json" in result.output
+
+
+def test_swap_of_a_server_names_what_is_missing() -> None:
+    result = CliRunner(env={"LORADECK_REGISTRY": None}).invoke(
+        bench, ["swap", "--server", "127.0.0.1:1", "--admin", "127.0.0.1:2"]
+    )
+    assert result.exit_code == 2
+    assert "--registry, --adapter, --to, --task" in " ".join(result.output.split())
