@@ -39,7 +39,7 @@ def test_empty_set_and_broken_line_and_unknown_source(tmp_path: Path) -> None:
     with pytest.raises(InvalidError, match="no rows in"):
         read_rows(write(tmp_path / "empty.jsonl", []), "classification")
     (tmp_path / "broken.jsonl").write_text('{"text": "a", "label": "x"}\n{oops\n')
-    with pytest.raises(InvalidError, match=r"broken\.jsonl line 2"):
+    with pytest.raises(InvalidError, match=r"broken\.jsonl: line 2"):
         read_rows(str(tmp_path / "broken.jsonl"), "classification")
     with pytest.raises(NotFoundError, match="pocket:classification"):
         read_rows("pocket:nothing", "classification")
@@ -48,11 +48,11 @@ def test_empty_set_and_broken_line_and_unknown_source(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("d.jsonl", b'{"text": "a", "label": "x"}\n{"text": "\xff", "label": "x"}\n', r"d\.jsonl line 2 is not UTF-8"),
-        ("d.csv", b"text,label\n\xff,x\n", r"d\.csv is not UTF-8"),
-        ("d.csv", b"text,label\na,x\nb,x,y\n", r"d\.csv line 3: another number of columns"),
-        ("d.csv", b"text,label\na,x\nb\n", r"d\.csv line 3: another number of columns"),
-        ("d.parquet", b"no parquet", r"d\.parquet is not a Parquet file"),
+        ("d.jsonl", b'{"text": "a", "label": "x"}\n{"text": "\xff", "label": "x"}\n', r"d\.jsonl: line 2 is not UTF-8"),
+        ("d.csv", b"text,label\n\xff,x\n", r"d\.csv: line 2 is not UTF-8"),
+        ("d.csv", b"text,label\na,x\nb,x,y\n", r"d\.csv: line 3 has another number of columns"),
+        ("d.csv", b"text,label\na,x\nb\n", r"d\.csv: line 3 has another number of columns"),
+        ("d.parquet", b"no parquet", r"d\.parquet: not a Parquet file"),
         ("d.jsonl", b'{"text": " ", "label": "x"}\n', r"d\.jsonl row 1: column 'text' is empty"),
         ("d.jsonl", b'{"text": ["a"], "label": "x"}\n', r"d\.jsonl row 1: column 'text' holds a list"),
     ],
@@ -72,7 +72,7 @@ def test_context_may_be_empty_and_a_byte_order_mark_is_skipped(tmp_path: Path) -
 def test_folder_is_read_by_split(tmp_path: Path) -> None:
     write(tmp_path / "test.jsonl", [{"text": "a", "label": "x"}])
     assert len(read_rows(str(tmp_path), "classification")) == 1
-    with pytest.raises(NotFoundError, match=r"no train\.jsonl"):
+    with pytest.raises(NotFoundError, match=r"no split `train` in .*; there: test\.jsonl"):
         read_rows(str(tmp_path), "classification", split="train")
 
 
