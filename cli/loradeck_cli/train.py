@@ -14,7 +14,7 @@ from loradeck_registry.errors import InvalidError, PreconditionError, Unimplemen
 
 if TYPE_CHECKING:
     from loradeck_registry.registry import Registry
-    from loradeck_train.recipe import Recipe
+    from loradeck_train.recipe.settings import Recipe
 
 LATER = {
     "data": "Build classification and QA sets from raw text.",
@@ -97,7 +97,7 @@ def plan(
     """Say what RECIPE would train, on what and for how long in steps; trains nothing."""
     loaded = _load(recipe, base, data, sets, None)
     with _spinner("reading"):
-        from loradeck_train.plan import plan as make_plan
+        from loradeck_train.plan.plan import plan as make_plan
 
         made = make_plan(loaded, _registry(url))
     figures = made.as_json()
@@ -123,14 +123,14 @@ def plan(
 @click.option("--json", "json_path", metavar="PATH", help="Write the names as JSON to PATH, - for stdout.")
 def recipes(json_path: str | None) -> None:
     """List the shipped recipes."""
-    from loradeck_train.recipe_file import shipped_recipes
+    from loradeck_train.recipe.files import shipped_recipes
 
     names = shipped_recipes()
     _emit({"recipes": names}, dict.fromkeys(names, ""), json_path)
 
 
 def _load(recipe: str, base: str | None, data: str | None, sets: tuple[str, ...], publish: str | None) -> "Recipe":
-    from loradeck_train.recipe_file import load_recipe
+    from loradeck_train.recipe.files import load_recipe
 
     overrides: dict[str, Any] = {}
     if base is not None:

@@ -100,7 +100,7 @@ def test_second_revision_differs_and_works_elsewhere(workplace: Workplace) -> No
 
 
 def test_settings_of_quick_runs_and_of_large_bases_are_recipe_keys(workplace: Workplace) -> None:
-    from loradeck_train.recipe_file import load_recipe
+    from loradeck_train.recipe.files import load_recipe
 
     for plan in (DemoPlan(), DemoPlan(quick=True), DemoPlan(base="hub:a/b", base_name="b", quick=True)):
         for training in (*plan.adapters.values(), plan.full, plan.second):

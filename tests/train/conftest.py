@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from loradeck_train.recipe import Recipe
-from loradeck_train.recipe_file import parse_recipe
+from loradeck_train.recipe.files import parse_recipe
+from loradeck_train.recipe.settings import Recipe
 from tests.support.tiny import make_tiny_base
 
 TOPICS = {

@@ -10,9 +10,9 @@ import pyarrow.parquet
 import pytest
 
 from loradeck_registry.errors import InvalidError, LoradeckError, NotFoundError, PreconditionError
-from loradeck_train.data import load_data
-from loradeck_train.recipe import Recipe
-from loradeck_train.rows import read_rows
+from loradeck_train.data.examples import load_data
+from loradeck_train.data.rows import read_rows
+from loradeck_train.recipe.settings import Recipe
 from tests.train.conftest import ROWS
 
 Build = Callable[..., Recipe]

@@ -7,10 +7,10 @@ import torch
 
 from loradeck_registry.errors import InvalidError, PreconditionError
 from loradeck_tasks.rendering import render_prompt
-from loradeck_train.batches import IGNORED, Collator, EncodedDataset, LengthGroupedSampler
-from loradeck_train.encoding import Encoded, encode_examples
+from loradeck_train.data.batches import IGNORED, Collator, EncodedDataset, LengthGroupedSampler
+from loradeck_train.data.encoding import Encoded, encode_examples
 from loradeck_train.prepare import prepare
-from loradeck_train.recipe import Recipe
+from loradeck_train.recipe.settings import Recipe
 
 Build = Callable[..., Recipe]
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from loradeck_train.batches import Collator, EncodedDataset
-from loradeck_train.low_rank import install_low_rank, remove_low_rank
-from loradeck_train.model import build_model
+from loradeck_train.data.batches import Collator, EncodedDataset
+from loradeck_train.model.build import build_model
+from loradeck_train.model.low_rank import install_low_rank, remove_low_rank
 from loradeck_train.prepare import prepare
-from loradeck_train.recipe import Recipe
+from loradeck_train.recipe.settings import Recipe
 
 Build = Callable[..., Recipe]
 

@@ -16,11 +16,11 @@ from loradeck_registry.servable import check_adapter, read_shapes
 from loradeck_tasks.probe import Probe
 from loradeck_tasks.task import Task
 from loradeck_train import run as run_module
-from loradeck_train.loss import logprobs_at_end
-from loradeck_train.model import load_causal
+from loradeck_train.model.build import load_causal
+from loradeck_train.model.loss import logprobs_at_end
 from loradeck_train.prepare import prepare
-from loradeck_train.proof import allowed_ids, load_adapter
-from loradeck_train.recipe import Recipe
+from loradeck_train.publish.proof import allowed_ids, load_adapter
+from loradeck_train.recipe.settings import Recipe
 from loradeck_train.run import RunReport, run
 
 Build = Callable[..., Recipe]

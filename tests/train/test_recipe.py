@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from loradeck_registry.errors import InvalidError, NotFoundError, UnimplementedError
-from loradeck_train.recipe import Recipe
-from loradeck_train.recipe_file import SHIPPED, load_recipe, shipped_recipes
+from loradeck_train.recipe.files import SHIPPED, load_recipe, shipped_recipes
+from loradeck_train.recipe.settings import Recipe
 
 FILES = sorted(SHIPPED.glob("**/*.yaml"))
 
@@ -117,7 +117,7 @@ def test_unknown_recipe_names_the_nearest() -> None:
 
 def test_parsing_imports_no_torch() -> None:
     code = (
-        "import sys; from loradeck_train.recipe_file import load_recipe; load_recipe('pocket/clf-lora');"
+        "import sys; from loradeck_train.recipe.files import load_recipe; load_recipe('pocket/clf-lora');"
         "assert not {'torch', 'transformers', 'peft'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

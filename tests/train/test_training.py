@@ -11,11 +11,11 @@ from rich.console import Console
 from safetensors.torch import load_file, save_file
 
 from loradeck_registry.errors import PreconditionError
-from loradeck_train.batches import Collator, EncodedDataset
-from loradeck_train.loss import install_completion_loss, remove_completion_loss
-from loradeck_train.model import build_model, load_causal
+from loradeck_train.data.batches import Collator, EncodedDataset
+from loradeck_train.model.build import build_model, load_causal
+from loradeck_train.model.loss import install_completion_loss, remove_completion_loss
 from loradeck_train.prepare import prepare
-from loradeck_train.recipe import Recipe
+from loradeck_train.recipe.settings import Recipe
 from loradeck_train.run import RunReport, run
 
 Build = Callable[..., Recipe]
@@ -81,7 +81,7 @@ def test_resumed_run_equals_an_uninterrupted_one(method: str, recipe_of: Build, 
     whole = _run(recipe_of(**changes), tmp_path / "whole")
 
     # Cut short by a failure in the middle of the second epoch, two steps after a checkpoint.
-    from loradeck_train import callbacks
+    from loradeck_train.loop import callbacks
 
     class Cut(Exception):
         pass
@@ -159,7 +159,7 @@ def test_completion_loss_equals_the_models_own(base: str, recipe_of: Build, requ
 def test_label_token_starts_at_the_mean_of_its_names_rows(recipe_of: Build) -> None:
     prepared = prepare(recipe_of(), None)
     trained = build_model(prepared.recipe, prepared.base.folder, prepared.task, 100, prepared.tokenizer)
-    from loradeck_train.model import matrices, trained_rows
+    from loradeck_train.model.build import matrices, trained_rows
 
     rows = trained_rows(trained.causal)
     assert rows is not None

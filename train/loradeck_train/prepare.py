@@ -9,10 +9,10 @@ from loradeck_registry.identity import read_config
 from loradeck_registry.registry import Registry
 from loradeck_tasks.rendering import tokenizer_for
 from loradeck_tasks.task import Task
-from loradeck_train.data import DataSet, load_data
-from loradeck_train.encoding import Encoded, TokenCounts, encode_examples
-from loradeck_train.recipe import Recipe
-from loradeck_train.tasks import make_task, template_fields
+from loradeck_train.data.encoding import Encoded, TokenCounts, encode_examples
+from loradeck_train.data.examples import DataSet, load_data
+from loradeck_train.data.tasks import make_task, template_fields
+from loradeck_train.recipe.settings import Recipe
 
 POCKET_BASE = "pocket:base"
 _DEFAULT_LENGTH = 2048

@@ -13,17 +13,17 @@ from rich.console import Console
 from loradeck_registry.errors import InvalidError
 from loradeck_registry.manifest import Manifest
 from loradeck_registry.registry import Registry, Revision
-from loradeck_train.checkpoints import open_output, remove_checkpoints
-from loradeck_train.export import export_adapter, export_checkpoint
-from loradeck_train.loss import logprobs_at_end
-from loradeck_train.memory import PeakMemory
-from loradeck_train.model import ModelSize, TrainingModel, build_model
+from loradeck_train.loop.checkpoints import open_output, remove_checkpoints
+from loradeck_train.loop.memory import PeakMemory
+from loradeck_train.loop.trainer import TrainingResult, train
+from loradeck_train.model.build import ModelSize, TrainingModel, build_model
+from loradeck_train.model.loss import logprobs_at_end
 from loradeck_train.prepare import Prepared, pad_token_id, prepare
-from loradeck_train.proof import ReloadCheck, allowed_ids, choose_prompts, prove
-from loradeck_train.provenance import provenance
-from loradeck_train.publish import MANIFEST, check_publishable, make_manifest, push
-from loradeck_train.recipe import Recipe
-from loradeck_train.trainer import TrainingResult, train
+from loradeck_train.publish.export import export_adapter, export_checkpoint
+from loradeck_train.publish.proof import ReloadCheck, allowed_ids, choose_prompts, prove
+from loradeck_train.publish.provenance import provenance
+from loradeck_train.publish.push import MANIFEST, check_publishable, make_manifest, push
+from loradeck_train.recipe.settings import Recipe
 
 PUBLISHED = "published"
 

@@ -15,10 +15,10 @@ from loradeck_registry.errors import PreconditionError
 from loradeck_tasks.probe import Probe, ProbePrompt
 from loradeck_tasks.rendering import stop_token_ids
 from loradeck_tasks.task import Task
-from loradeck_train.encoding import Encoded
-from loradeck_train.export import NEW_TOKENS
-from loradeck_train.loss import logprobs_at_end
-from loradeck_train.model import device, load_causal, matrices
+from loradeck_train.data.encoding import Encoded
+from loradeck_train.model.build import device, load_causal, matrices
+from loradeck_train.model.loss import logprobs_at_end
+from loradeck_train.publish.export import NEW_TOKENS
 
 _CANDIDATES = 16
 _CONTINUATION = 8

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from loradeck_train.recipe import OptimisationSettings
+from loradeck_train.recipe.settings import OptimisationSettings
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,12 @@ from typing import Any
 import psutil
 import torch
 
-from loradeck_train.model import ModelSize
+from loradeck_train.data.rows import describe_source
+from loradeck_train.loop.trainer import TrainingResult
+from loradeck_train.model.build import ModelSize
 from loradeck_train.prepare import Prepared
-from loradeck_train.proof import ReloadCheck
-from loradeck_train.recipe import Recipe
-from loradeck_train.rows import describe_source
-from loradeck_train.trainer import TrainingResult
+from loradeck_train.publish.proof import ReloadCheck
+from loradeck_train.recipe.settings import Recipe
 
 _PACKAGES = ("loradeck", "torch", "transformers", "peft", "accelerate", "safetensors", "tokenizers")
 

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from loradeck_registry.errors import InvalidError, PreconditionError, UnimplementedError
 from loradeck_tasks.task import Task
-from loradeck_train.loss import install_completion_loss
-from loradeck_train.low_rank import install_low_rank
-from loradeck_train.recipe import Recipe
+from loradeck_train.model.loss import install_completion_loss
+from loradeck_train.model.low_rank import install_low_rank
+from loradeck_train.recipe.settings import Recipe
 
 _EAGER_LENGTH = 1024
 _INITIAL_NOISE = 0.02

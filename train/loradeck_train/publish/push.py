@@ -11,7 +11,7 @@ from loradeck_registry.registry import Registry, Revision
 from loradeck_registry.servable import check_adapter, read_shapes
 from loradeck_tasks.probe import Probe
 from loradeck_train.prepare import Prepared
-from loradeck_train.recipe import Recipe
+from loradeck_train.recipe.settings import Recipe
 
 MANIFEST = "manifest.json"
 KINDS: dict[str, Literal["adapter", "full"]] = {"lora": "adapter", "full": "full"}

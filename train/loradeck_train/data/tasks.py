@@ -11,7 +11,7 @@ from loradeck_registry.manifest import BaseIdentity
 from loradeck_tasks.defaults import default_task
 from loradeck_tasks.rendering import chat_template_digest, tokenizer_digest, tokenizer_for
 from loradeck_tasks.task import MAX_ADDED_TOKENS, AddedToken, Label, Task
-from loradeck_train.recipe import TaskSettings
+from loradeck_train.recipe.settings import TaskSettings
 
 _STAND_IN = (Label(name="a"), Label(name="b"))
 _MAX_CONTENT = 64

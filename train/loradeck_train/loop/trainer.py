@@ -12,14 +12,14 @@ from transformers import Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 from transformers.utils import logging as transformers_logging
 
-from loradeck_train.batches import Collator, EncodedDataset, LengthGroupedSampler
-from loradeck_train.callbacks import HistoryWriter, ProgressBar
-from loradeck_train.encoding import Encoded
-from loradeck_train.loss import remove_completion_loss
-from loradeck_train.low_rank import remove_low_rank
-from loradeck_train.model import TrainingModel
-from loradeck_train.recipe import Recipe
-from loradeck_train.schedule import Schedule, schedule_of
+from loradeck_train.data.batches import Collator, EncodedDataset, LengthGroupedSampler
+from loradeck_train.data.encoding import Encoded
+from loradeck_train.loop.callbacks import HistoryWriter, ProgressBar
+from loradeck_train.loop.schedule import Schedule, schedule_of
+from loradeck_train.model.build import TrainingModel
+from loradeck_train.model.loss import remove_completion_loss
+from loradeck_train.model.low_rank import remove_low_rank
+from loradeck_train.recipe.settings import Recipe
 
 _LOGGED_STEPS = 200
 CHECKPOINTS = "checkpoints"

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset, Sampler
 
-from loradeck_train.encoding import Encoded
+from loradeck_train.data.encoding import Encoded
 
 IGNORED = -100
 """Label of a position without loss: prompt and padding."""

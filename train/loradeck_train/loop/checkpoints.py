@@ -6,8 +6,8 @@ import shutil
 from pathlib import Path
 
 from loradeck_registry.errors import PreconditionError
+from loradeck_train.loop.trainer import CHECKPOINTS
 from loradeck_train.prepare import Prepared
-from loradeck_train.trainer import CHECKPOINTS
 
 RUN = "run.json"
 _COMPLETE = "trainer_state.json"

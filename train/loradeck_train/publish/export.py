@@ -10,7 +10,7 @@ from torch import Tensor
 
 from loradeck_registry.errors import PreconditionError
 from loradeck_tasks.task import Task
-from loradeck_train.model import TrainingModel, trained_rows
+from loradeck_train.model.build import TrainingModel, trained_rows
 
 CONFIG, MODEL, NEW_TOKENS = "adapter_config.json", "adapter_model.safetensors", "new_tokens.safetensors"
 

@@ -11,10 +11,10 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from loradeck_registry.errors import InvalidError, NotFoundError
-from loradeck_train.recipe import Recipe
-from loradeck_train.unbuilt import refuse_unbuilt
+from loradeck_train.recipe.settings import Recipe
+from loradeck_train.recipe.unbuilt import refuse_unbuilt
 
-SHIPPED = Path(__file__).parent / "recipes"
+SHIPPED = Path(__file__).parents[1] / "recipes"
 """Folder of the recipes that come with the package."""
 ENVIRONMENT_PREFIX = "LORADECK_RECIPE__"
 """`LORADECK_RECIPE__OPTIMISATION__LEARNING_RATE=1e-4` sets `optimisation.learning_rate`."""

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from loradeck_registry.errors import InvalidError
 from loradeck_tasks.task import TaskKind
-from loradeck_train.recipe import Column, DataSettings, Recipe, ValidationData
-from loradeck_train.rows import Row, describe_source, read_rows
+from loradeck_train.data.rows import Row, describe_source, read_rows
+from loradeck_train.recipe.settings import Column, DataSettings, Recipe, ValidationData
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from loradeck_registry.errors import InvalidError
 from loradeck_registry.registry import Registry
 from loradeck_registry.shapes import BaseShapes, read_shapes
 from loradeck_registry.weights import open_all
+from loradeck_train.loop.schedule import schedule_of
 from loradeck_train.prepare import Prepared, prepare
-from loradeck_train.recipe import Recipe
-from loradeck_train.schedule import schedule_of
+from loradeck_train.recipe.settings import Recipe
 
 NOT_ESTIMATED = ("memory", "time")
 """What a plan does not say yet."""

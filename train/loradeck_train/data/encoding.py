@@ -7,7 +7,7 @@ from typing import Any
 from loradeck_registry.errors import InvalidError
 from loradeck_tasks.rendering import render_example
 from loradeck_tasks.task import Task
-from loradeck_train.data import Example
+from loradeck_train.data.examples import Example
 
 
 @dataclass(frozen=True)
