@@ -24,6 +24,8 @@ class EngineInfo:
     max_rank: int
     dtype: str
     kv_cache_tokens: int
+    compiled: bool = False
+    """Whether the model runs through torch.compile, and not operation by operation."""
 
 
 @dataclass(frozen=True)

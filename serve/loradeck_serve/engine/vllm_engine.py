@@ -38,6 +38,8 @@ class VllmEngine:
             max_rank=settings.engine_rank if settings.slots else 0,
             dtype=str(config.model_config.dtype).removeprefix("torch."),
             kv_cache_tokens=int(config.cache_config.num_gpu_blocks or 0) * int(config.cache_config.block_size),
+            # CompilationMode.NONE is 0; what the platform made of the setting, not the setting.
+            compiled=bool(config.compilation_config.mode),
         )
         self._llm = llm
         self._options = options
