@@ -39,8 +39,12 @@ class Child:
         *,
         environment: Mapping[str, str] | None = None,
         grace: float = 30.0,
+        pipes: bool = False,
     ) -> None:
-        """Start `command` with its output in `log`. `grace` is in seconds, between SIGTERM and SIGKILL."""
+        """Start `command` with its output in `log`. `grace` is in seconds, between SIGTERM and SIGKILL.
+
+        With `pipes` standard input and output are `self.input` and `self.output`, and only standard error is logged.
+        """
         self.name = name
         self.log = log
         self.started = time.monotonic()
@@ -49,9 +53,9 @@ class Child:
         with log.open("wb") as out:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "loradeck_bench.guard", *command],
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=subprocess.STDOUT,
+                stdin=subprocess.PIPE if pipes else subprocess.DEVNULL,
+                stdout=subprocess.PIPE if pipes else out,
+                stderr=out,
                 env={
                     **os.environ,
                     "PYTHONUNBUFFERED": "1",
@@ -61,6 +65,8 @@ class Child:
                 },
                 process_group=0,  # a Ctrl+C of the terminal reaches only the parent, which then stops us in order
             )
+
+        self.input, self.output = self._process.stdin, self._process.stdout
 
     @classmethod
     def loradeck(cls, name: str, arguments: Sequence[str], log: Path, *, environment: Mapping[str, str]) -> "Child":
@@ -93,6 +99,10 @@ class Child:
         if self._process.poll() is None:
             self._process.kill()
             self._process.wait()
+        for pipe in (self.input, self.output):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()
 
     def tail(self, count: int = 1) -> list[str]:
         """The last lines of the log that say something; a progress bar's carriage returns count as lines."""

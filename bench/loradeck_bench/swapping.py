@@ -11,6 +11,7 @@ from loradeck_bench.load.plan import LoadPlan
 from loradeck_bench.load.record import RequestRecord
 from loradeck_bench.load.run import warm_up
 from loradeck_bench.swap import Moments, Target, account
+from loradeck_registry.errors import PreconditionError
 from loradeck_registry.registry import Registry, Revision
 
 WaitFlip = Callable[[int], Awaitable[None]]
@@ -36,7 +37,8 @@ async def measure_swap(
     """Run the load, publish the new revision with `publish`, move the alias to it, and account for every reply.
 
     `publish` runs in a thread while the load runs; it may return a revision that is there already. The alias stays on
-    the new revision. Raises what moving the alias raises; a server that never follows is a result, not an error.
+    the new revision. Raises PreconditionError (SAME_REVISION) if that is what the alias means already, and what moving
+    the alias raises; a server that never follows is a result, not an error.
     """
     await warm_up(ask, plan.load)
     old = await asyncio.to_thread(registry.resolve, f"{plan.name}@{plan.alias}")
@@ -47,6 +49,7 @@ async def measure_swap(
         publish_started = run.now()
         new = await asyncio.to_thread(publish)
         publish_seconds = run.now() - publish_started
+        check_moves(plan, old, new)
         flipped = asyncio.create_task(_flip_time(wait_flip, new.number, run))
         await asyncio.sleep(0.2)  # the watch is open before the move
         started = run.now()
@@ -83,6 +86,16 @@ async def measure_swap(
             for record in records
         ],
     }, records
+
+
+def check_moves(plan: SwapPlan, old: Revision, new: Revision) -> None:
+    """Raise PreconditionError if the alias means `new` already: there would be nothing to measure."""
+    if new.number == old.number:
+        raise PreconditionError(
+            f"{plan.name}@{plan.alias} is revision {old.number} already: name another one to move to",
+            reason="SAME_REVISION",
+            field="to",
+        )
 
 
 async def _keep_loading(run: LoadRun, plan: LoadPlan) -> None:

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 TASKS = ("classification", "short_qa", "long_qa")
 LATER = {
-    "frontend": "The gRPC door against the engine in process.",
     "train": "Training speed and memory.",
 }
 
@@ -192,7 +191,7 @@ def _swap_on_server(
     from loradeck_bench.load.plan import LoadPlan
     from loradeck_bench.load.subjects import subjects
     from loradeck_bench.output import ensure_writable, write_json
-    from loradeck_bench.swapping import SwapPlan
+    from loradeck_bench.swapping import SwapPlan, check_moves
     from loradeck_bench.tables import swap_table
     from loradeck_registry.reference import Reference
     from loradeck_registry.registry import Registry
@@ -203,7 +202,9 @@ def _swap_on_server(
         raise InvalidError(f"{adapter!r} names no alias: use NAME@ALIAS", reason="BAD_REFERENCE", field="adapter")
     registry = Registry.open(url)
     load = LoadPlan(subjects([adapter], task, data), duration=600.0, rate=rate)
-    result = asyncio.run(_swap(address, admin, registry, SwapPlan(reference.name, reference.alias, load), target))
+    plan = SwapPlan(reference.name, reference.alias, load)
+    check_moves(plan, registry.resolve(adapter), registry.resolve(f"{plan.name}@{target}"))
+    result = asyncio.run(_swap(address, admin, registry, plan, target))
     if back:
         registry.rollback(reference.name, reference.alias, why="end of a swap measurement")
     if json_path:
@@ -271,5 +272,7 @@ def _add_later(name: str, text: str) -> None:
 
 for _name, _text in LATER.items():
     _add_later(_name, _text)
-command.add_command(bench_serving.multilora)
-command.add_command(bench_serving.cliff)
+for _command in (
+    bench_serving.multilora, bench_serving.frontend, bench_serving.classify, bench_serving.cliff,
+):  # fmt: skip
+    command.add_command(_command)

@@ -1,4 +1,4 @@
-"""`loradeck bench multilora | frontend | cliff`, and `swap` without a server: they need nothing but a base."""
+"""`loradeck bench multilora | frontend | classify | cliff`, and `swap` alone: they need nothing but a base."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -48,6 +48,31 @@ def cliff(base: Path | None, json_path: str | None, **sizes: Any) -> None:
     from loradeck_bench.serving.tables import cliff_table
 
     _run(measure_cliff, CliffPlan(**sizes), cliff_table, base, json_path)
+
+
+@click.command()
+@_common
+@click.option("--rounds", type=click.IntRange(1), default=9, show_default=True, help="Alternating rounds.")
+@click.option(
+    "--compiled/--eager", default=True, show_default=True, help="Compile the engines, as vLLM does without adapters."
+)
+def frontend(base: Path | None, json_path: str | None, **sizes: Any) -> None:
+    """The gRPC door against the engine in process and against vLLM's HTTP server, on the base."""
+    from loradeck_bench.serving.frontend import FrontendPlan, measure_frontend
+    from loradeck_bench.serving.tables import frontend_table
+
+    _run(measure_frontend, FrontendPlan(**sizes), frontend_table, base, json_path)
+
+
+@click.command()
+@_common
+@click.option("--rounds", type=click.IntRange(1), default=9, show_default=True, help="Alternating rounds.")
+def classify(base: Path | None, json_path: str | None, rounds: int) -> None:
+    """A label in one pass against generating its 3 or 4 tokens as text, on one server."""
+    from loradeck_bench.serving.classify import ClassifyPlan, measure_classify
+    from loradeck_bench.serving.tables import classify_table
+
+    _run(measure_classify, ClassifyPlan(rounds=rounds), classify_table, base, json_path)
 
 
 def swap_alone(flips: int, seconds: float, base: Path | None, json_path: str | None) -> dict[str, Any]:

@@ -81,7 +81,7 @@ def test_storage_prints_and_writes_rows(tmp_path: Path) -> None:
     assert "25.0%" in result.output
 
 
-@pytest.mark.parametrize("name", ["frontend", "train"])
+@pytest.mark.parametrize("name", ["train"])
 def test_what_is_not_built_is_refused(name: str) -> None:
     result = CliRunner().invoke(command, [name, "--whatever", "1"])
     assert isinstance(result.exception, UnimplementedError)

@@ -31,12 +31,10 @@ async def test_adapters_beyond_the_slots_show() -> None:
     inference.add_InferenceServiceServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
     address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     await server.start()
-    plan = CliffPlan(
-        multiples=(1, 2), seconds=2.0, saturation_seconds=0.5, share=0.3, concurrency=2, max_tokens=1, prompts=8
-    )
+    plan = CliffPlan(multiples=(1, 2), seconds=2.0, saturation_seconds=0.5, share=0.3, concurrency=2, max_tokens=1)
     said: list[str] = []
     try:
-        result = await _measure(address, [f"cliff-{number}" for number in range(8)], plan, said.append)
+        result = await _measure(address, [f"cliff-{number}" for number in range(8)], ["a", "b"], plan, said.append)
     finally:
         await server.stop(None)
     assert [(row["adapters"], row["slots"], row["failed"]) for row in result["rows"]] == [(4, 4, 0), (8, 4, 0)]

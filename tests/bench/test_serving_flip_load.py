@@ -22,6 +22,7 @@ from loradeck_client import AsyncAdminClient
 from loradeck_pocket import BASE
 from loradeck_registry.bases import resolve_base
 from loradeck_registry.registry import Registry, Revision
+from loradeck_tasks.defaults import default_task
 
 PLAN = FlipPlan(flips=4, adapters=2, replies=0, before=0.5, settle=0.6, patience=10.0)
 
@@ -89,8 +90,8 @@ async def measure(folder: Path, **fault: bool) -> dict[str, Any]:
     base = resolve_base(f"dir:{BASE}", registry)
     revisions = {
         name: [
-            publish_random(registry, base, name, seed=2 * number, max_tokens=8, alias="prod"),
-            publish_random(registry, base, name, seed=2 * number + 1, max_tokens=8),
+            publish_random(registry, base, name, default_task("generate"), seed=2 * number, alias="prod"),
+            publish_random(registry, base, name, default_task("generate"), seed=2 * number + 1),
         ]
         for number, name in enumerate(("a", "b"))
     }

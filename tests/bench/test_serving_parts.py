@@ -9,27 +9,30 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from safetensors.numpy import load_file, save_file
+from tokenizers import Tokenizer
 
 from loradeck_bench.load.plan import LoadPlan
 from loradeck_bench.load.record import RequestRecord
 from loradeck_bench.serving.adapters import publish_random, write_random
-from loradeck_bench.serving.asking import make_prompts, prompt_subjects
+from loradeck_bench.serving.asking import prompt_subjects
 from loradeck_bench.serving.cliff import cliff_ratio, cliff_row, find_saturation
 from loradeck_bench.serving.flips import choose_prompts
 from loradeck_bench.serving.multilora import MultiloraPlan, command, figures
+from loradeck_bench.serving.prompts import make_prompts
 from loradeck_bench.serving.tables import cliff_table, flips_table, multilora_table
 from loradeck_cli.bench import command as bench
 from loradeck_pocket import BASE
 from loradeck_registry.bases import resolve_base
 from loradeck_registry.errors import PreconditionError
 from loradeck_registry.registry import Registry
+from loradeck_tasks.defaults import default_task
 
 
 def test_random_adapter_is_published_on_the_pocket_base(tmp_path: Path) -> None:
     registry = Registry.init(tmp_path / "registry", cache=tmp_path / "cache")
     base = resolve_base(f"dir:{BASE}", registry)
-    first = publish_random(registry, base, "a", seed=1, max_tokens=8, alias="prod")
-    second = publish_random(registry, base, "a", seed=2, max_tokens=8)
+    first = publish_random(registry, base, "a", default_task("generate"), seed=1, alias="prod")
+    second = publish_random(registry, base, "a", default_task("generate"), seed=2)
     assert (first.number, second.number) == (1, 2)
     assert first.manifest.lora is not None
     assert first.manifest.lora.rank == 8
@@ -57,10 +60,16 @@ def test_base_without_known_layers_is_refused(tmp_path: Path) -> None:
         write_random(tmp_path, tmp_path, seed=0)
 
 
-def test_prompts_differ_and_have_the_asked_length() -> None:
-    prompts = make_prompts(200, 30)
-    assert len(set(prompts)) == 200
-    assert {len(prompt.split()) for prompt in prompts} == {30}
+def test_prompts_differ_and_have_the_asked_number_of_tokens(tmp_path: Path) -> None:
+    tokenizer = Tokenizer.from_file(str(BASE / "tokenizer.json"))
+    prompts = make_prompts(BASE, 512, 100)
+    assert len({prompt.text for prompt in prompts}) == 512
+    assert all(tokenizer.encode(prompt.text).ids == list(prompt.ids) for prompt in prompts)
+    assert {len(prompt.ids) for prompt in prompts} == {100}
+    with pytest.raises(PreconditionError, match="100000 are needed"):
+        make_prompts(BASE, 100_000, 100)
+    with pytest.raises(PreconditionError, match=r"no tokenizer\.json"):
+        make_prompts(tmp_path, 1, 10)
 
 
 async def test_saturation_counts_what_ended_in_time() -> None:

@@ -10,12 +10,15 @@ from typing import Any
 
 import grpc
 import pytest
+from click.testing import CliRunner
 
 import loradeck.adapters.v1 as adapters
 import loradeck.inference.v1 as inference
 from loradeck_bench.asking import Asker, connect, wait_flip
 from loradeck_bench.load.plan import LoadPlan, Subject
 from loradeck_bench.swapping import SwapPlan, measure_swap
+from loradeck_cli.bench import command
+from loradeck_registry.errors import PreconditionError
 from loradeck_registry.manifest import BaseIdentity, File, Lora, Manifest
 from loradeck_registry.registry import Registry, Revision
 
@@ -151,3 +154,17 @@ async def test_server_that_never_follows_is_a_result(swap: Any) -> None:
     assert result["seconds"]["move_seen"] is None
     assert set(result["answered_by"]) == {"1"}
     assert result["wrong_revision"] == 0
+
+
+def test_move_to_where_the_alias_is_already_is_refused_before_any_load(tmp_path: Path) -> None:
+    registry = Registry.init(tmp_path / "registry", cache=tmp_path / "cache")
+    publish(registry, tmp_path, b'{"r": 1}', "prod")
+    options = {
+        "server": "127.0.0.1:1", "admin": "127.0.0.1:2", "registry": str(tmp_path / "registry"),
+        "adapter": "clf@prod", "task": "classification",
+    }  # fmt: skip
+    given = [part for name, value in options.items() for part in (f"--{name}", value)]
+    result = CliRunner().invoke(command, ["swap", *given, "--to", "1"])
+    assert isinstance(result.exception, PreconditionError)
+    assert (result.exception.reason, result.exception.field) == ("SAME_REVISION", "to")
+    assert "clf@prod is revision 1 already" in result.exception.message

@@ -4,7 +4,7 @@ import json
 import math
 import struct
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,25 +15,52 @@ from loradeck_registry.bases import ResolvedBase
 from loradeck_registry.errors import PreconditionError
 from loradeck_registry.publish import push_folder
 from loradeck_registry.registry import Registry, Revision
+from loradeck_registry.shapes import BaseShapes, read_shapes
 from loradeck_tasks.defaults import default_task
+from loradeck_tasks.task import Task
 
 RANK = 8
+ROW_SIZE = 0.05
+"""Standard deviation of the rows of added tokens."""
 SUFFIX = "_proj.weight"
 """Ending of the names of the linear layers that get an adapter."""
 _NUMBERS = {"F32": np.float32, "F16": np.float16, "BF16": np.uint16}
 
 
 def publish_random(
-    registry: Registry, base: ResolvedBase, name: str, *, seed: int, max_tokens: int, alias: str | None = None
+    registry: Registry, base: ResolvedBase, name: str, task: Task, *, seed: int, alias: str | None = None
 ) -> Revision:
-    """Publish a random adapter of task `generate`, template `{prompt}`. Two seeds give different answers.
+    """Publish a random adapter of `task`, with rows for its added tokens. Two seeds give different answers.
 
     Raises PreconditionError if the base has no linear layers called `…_proj`.
     """
-    task = default_task("generate", max_tokens=max_tokens).model_dump(mode="json")
     with tempfile.TemporaryDirectory(prefix="loradeck-adapter-") as folder:
         write_random(base.folder, Path(folder), seed=seed)
-        return push_folder(registry, name, Path(folder), base, task=task, alias=alias)
+        if task.added_tokens:
+            write_random_rows(read_shapes(base.folder), Path(folder), [t.id for t in task.added_tokens], seed=seed)
+        return push_folder(registry, name, Path(folder), base, task=task.model_dump(mode="json"), alias=alias)
+
+
+def label_task(base: ResolvedBase, labels: int, **changes: object) -> Task:
+    """A classification over so many labels, each with a token that the adapter adds."""
+    tokens = [f"<label-{number}>" for number in range(labels)]
+    first = base.identity.vocabulary
+    return default_task(
+        "classification",
+        labels=[{"name": f"label {number}", "token": token} for number, token in enumerate(tokens)],
+        added_tokens=[{"content": token, "id": first + number} for number, token in enumerate(tokens)],
+        **changes,
+    )
+
+
+def write_random_rows(base: BaseShapes, folder: Path, ids: Sequence[int], *, seed: int) -> None:
+    """Write random rows for the added tokens `ids` into `folder`, in the published format."""
+    from safetensors.numpy import save_file
+
+    generator = np.random.default_rng(seed)
+    rows = generator.standard_normal((len(ids), base.hidden), np.float32) * np.float32(ROW_SIZE)
+    tensors = {"ids": np.asarray(ids, np.int64), "input_rows": rows, "output_rows": rows.copy()}
+    save_file(tensors, folder / "new_tokens.safetensors")
 
 
 def write_random(base: Path, folder: Path, *, seed: int, rank: int = RANK, strength: float = 1.0) -> None:

@@ -1,12 +1,10 @@
 """Sends raw prompts to adapters of kind `generate` and to the base, streamed, and fills in the records."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 
 from loradeck_bench.load.plan import Subject
 from loradeck_bench.load.record import RequestRecord
 from loradeck_client import AsyncClient, Sampling
-from loradeck_pocket import QUESTION_ANSWERING
 
 SECONDS = 120.0
 """Deadline of one request."""
@@ -50,16 +48,3 @@ def prompt_subjects(references: Sequence[str], prompts: Sequence[str], max_token
     """Subjects that all get the same prompts; an empty reference is the base."""
     rows = tuple({"prompt": prompt} for prompt in prompts)
     return {reference: Subject(reference, "generate", rows, max_tokens=max_tokens) for reference in references}
-
-
-def make_prompts(count: int, words: int) -> list[str]:
-    """`count` different texts of `words` words, cut from the project's own test set of questions and contexts."""
-    from loradeck_bench.rows import read_rows
-
-    rows = read_rows(str(QUESTION_ANSWERING / "test.jsonl"), "short_qa")
-    text = " ".join(f"{row['context']} {row['question']}" for row in rows).split()
-    # A step without a common factor with the length: texts start at different words until every word has been one.
-    step = next(step for step in range(words, len(text)) if math.gcd(step, len(text)) == 1)
-    doubled = text + text
-    starts = [number * step % len(text) for number in range(count)]
-    return [" ".join(doubled[start : start + words]) for start in starts]

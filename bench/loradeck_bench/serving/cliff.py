@@ -15,9 +15,11 @@ from loradeck_bench.load.generator import Ask, LoadRun
 from loradeck_bench.load.plan import LoadPlan
 from loradeck_bench.load.run import run_load, warm_up
 from loradeck_bench.load.summary import summarise
-from loradeck_bench.serving.asking import PromptAsker, make_prompts, prompt_subjects
+from loradeck_bench.serving.asking import PromptAsker, prompt_subjects
+from loradeck_bench.serving.prompts import make_prompts
 from loradeck_bench.serving.stage import Stage, circumstances, stage
 from loradeck_registry.errors import PreconditionError
+from loradeck_tasks.defaults import default_task
 
 STEPS = ("make adapters", "start the server", "measure")
 
@@ -33,8 +35,7 @@ class CliffPlan:
     share: float = 0.6
     concurrency: int = 64
     """Requests under way while the saturation is measured."""
-    words: int = 60
-    """Of a prompt; about 100 tokens."""
+    prompt_tokens: int = 100
     max_tokens: int = 32
     prompts: int = 512
 
@@ -50,7 +51,7 @@ def measure_cliff(base: Path, plan: CliffPlan, console: Console) -> dict[str, An
         names = [f"cliff-{number}" for number in range(plan.slots * max(plan.multiples))]
         with place.workplace.progress.step(STEPS[0]):
             for number, name in enumerate(names):
-                place.publish(name, number, max_tokens=plan.max_tokens)
+                place.publish(name, default_task("generate"), number)
         result = _serve_and_measure(place, names, plan)
     return {**result, **circumstances(started)}
 
@@ -64,15 +65,17 @@ def _serve_and_measure(place: Stage, names: Sequence[str], plan: CliffPlan) -> d
         "engine.kv_cache_gib": 0.5,
         "limits.concurrent": 64,
     }
+    texts = [prompt.text for prompt in make_prompts(place.base.folder, plan.prompts, plan.prompt_tokens)]
     with ExitStack() as stack:
         with progress.step(STEPS[1]):
             server = stack.enter_context(place.serve(settings))
         with progress.step(STEPS[2]):
-            return asyncio.run(_measure(server.address, names, plan, progress.say))
+            return asyncio.run(_measure(server.address, names, texts, plan, progress.say))
 
 
-async def _measure(address: str, names: Sequence[str], plan: CliffPlan, say: Callable[[str], None]) -> dict[str, Any]:
-    prompts = make_prompts(plan.prompts, plan.words)
+async def _measure(
+    address: str, names: Sequence[str], prompts: Sequence[str], plan: CliffPlan, say: Callable[[str], None]
+) -> dict[str, Any]:
     async with connect(address) as client:
         first = prompt_subjects(names[: plan.slots], prompts, plan.max_tokens)
         saturation = await find_saturation(

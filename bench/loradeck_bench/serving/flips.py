@@ -15,13 +15,15 @@ from loradeck_bench.load.generator import Ask, LoadRun
 from loradeck_bench.load.plan import LoadPlan, Subject
 from loradeck_bench.load.record import RequestRecord
 from loradeck_bench.load.run import warm_up
-from loradeck_bench.serving.asking import PromptAsker, make_prompts, prompt_subjects
+from loradeck_bench.serving.asking import PromptAsker, prompt_subjects
 from loradeck_bench.serving.cliff import find_saturation
 from loradeck_bench.serving.flip_account import Flip, account
+from loradeck_bench.serving.prompts import make_prompts
 from loradeck_bench.serving.stage import Stage, circumstances, stage
 from loradeck_client import AliasFlip, AsyncAdminClient
 from loradeck_registry.errors import PreconditionError
 from loradeck_registry.registry import Registry, Revision
+from loradeck_tasks.defaults import default_task
 
 STEPS = ("make adapters", "start the server", "golden answers", "measure")
 ALIAS = "prod"
@@ -48,7 +50,7 @@ class FlipPlan:
     saturation_seconds: float = 5.0
     share: float = 0.3
     prompts: int = 8
-    words: int = 60
+    prompt_tokens: int = 100
 
 
 Revisions = Mapping[str, Sequence[Revision]]
@@ -79,11 +81,12 @@ def measure_flips(base: Path, plan: FlipPlan, console: Console) -> dict[str, Any
 
 
 def _publish(place: Stage, plan: FlipPlan) -> dict[str, list[Revision]]:
+    task = default_task("generate")
     found: dict[str, list[Revision]] = {}
     for number in range(plan.adapters):
         name = f"flip-{number}"
-        first = place.publish(name, 2 * number, max_tokens=TOKENS, alias=ALIAS)
-        found[name] = [first, place.publish(name, 2 * number + 1, max_tokens=TOKENS)]
+        first = place.publish(name, task, 2 * number, alias=ALIAS)
+        found[name] = [first, place.publish(name, task, 2 * number + 1)]
     return found
 
 
@@ -91,7 +94,8 @@ async def _measure(address: str, admin: str, place: Stage, revisions: Revisions,
     progress = place.workplace.progress
     async with connect(address) as client, AsyncAdminClient(admin) as operator:
         with progress.step(STEPS[2]):
-            candidates = make_prompts(8 * plan.prompts, plan.words)
+            made = make_prompts(place.base.folder, 8 * plan.prompts, plan.prompt_tokens)
+            candidates = [prompt.text for prompt in made]
             exact = [f"{name}@{revision.number}" for name, pair in revisions.items() for revision in pair]
             every = prompt_subjects(["", *exact], candidates, TOKENS)
             prompts, golden = await choose_prompts(PromptAsker(client, every), every, plan.prompts)

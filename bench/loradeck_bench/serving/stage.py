@@ -17,6 +17,7 @@ from loradeck_bench.machine import machine, versions
 from loradeck_bench.serving.adapters import publish_random
 from loradeck_registry.bases import ResolvedBase, resolve_base
 from loradeck_registry.registry import Registry, Revision
+from loradeck_tasks.task import Task
 
 PREFIX = "LORADECK_SERVE_"
 
@@ -34,9 +35,13 @@ class Stage:
         """For files of the benchmark's own."""
         return self.workplace.output
 
-    def publish(self, name: str, seed: int, *, max_tokens: int, alias: str | None = None) -> Revision:
-        """A random adapter of task `generate`."""
-        return publish_random(self.registry, self.base, name, seed=seed, max_tokens=max_tokens, alias=alias)
+    def log(self, name: str) -> Path:
+        """Where a child of the benchmark's own writes."""
+        return self.workplace.logs / f"{name}.log"
+
+    def publish(self, name: str, task: Task, seed: int, *, alias: str | None = None) -> Revision:
+        """A random adapter of `task`; two seeds give different answers."""
+        return publish_random(self.registry, self.base, name, task, seed=seed, alias=alias)
 
     @contextmanager
     def serve(self, settings: Mapping[str, object]) -> Iterator[Server]:

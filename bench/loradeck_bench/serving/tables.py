@@ -57,6 +57,19 @@ def frontend_table(result: Mapping[str, Any]) -> Table:
     return figures_table("Front end", result, lines)
 
 
+def classify_table(result: Mapping[str, Any]) -> Table:
+    """One pass over label tokens against generating labels."""
+    lines = [
+        ("one pass, one at a time, ms", "one_pass_latency_ms", 2),
+        ("generated, one at a time, ms", "generated_latency_ms", 2),
+        ("latency, one pass to generated", "latency_ratio", 3),
+        ("one pass, requests/s", "one_pass_requests_per_s", 1),
+        ("generated, requests/s", "generated_requests_per_s", 1),
+        ("throughput, one pass to generated", "throughput_ratio", 3),
+    ]
+    return figures_table("A label in one pass", result, lines)
+
+
 def flips_table(result: Mapping[str, Any]) -> Table:
     """Counts and times of flips under load."""
     lines = [

@@ -1,0 +1,48 @@
+"""Rounds of things that take turns, and what they add up to: medians, ratios of neighbours, and their intervals."""
+
+import asyncio
+from collections.abc import Coroutine, Iterator, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+
+T = TypeVar("T")
+RESAMPLES = 1000
+
+
+def turns(rounds: int, arms: Sequence[T]) -> Iterator[tuple[int, T]]:
+    """Each arm once per round, in turn forwards and backwards, so that nobody always comes after the same neighbour.
+
+    The first round, -1, is a warm-up.
+    """
+    for number in range(-1, rounds):
+        for arm in arms if number % 2 else arms[::-1]:
+            yield number, arm
+
+
+def ratios(mine: Sequence[float], theirs: Sequence[float]) -> list[float]:
+    """Round by round: what else the machine did fell on both."""
+    return [a / b for a, b in zip(mine, theirs, strict=True)]
+
+
+def median(values: Sequence[float]) -> float:
+    """The median."""
+    return float(np.median(values))
+
+
+def interval(values: Sequence[float], seed: int = 0) -> list[float]:
+    """95 % percentile bootstrap interval of the median of `values`."""
+    generator = np.random.default_rng(seed)
+    samples = np.median(generator.choice(np.asarray(values), (RESAMPLES, len(values))), axis=1)
+    return [float(value) for value in np.percentile(samples, (2.5, 97.5))]
+
+
+def run_fast(work: Coroutine[Any, Any, T]) -> T:
+    """Run `work` on uvloop's event loop where it is installed, as the server does: a client that is slow on the same
+    cores would be what is measured."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.run(work)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(work)
