@@ -7,8 +7,9 @@ import tarfile
 import uuid
 from pathlib import Path
 
-from loradeck_registry.cache import scratch_folder, sha256_of
+from loradeck_registry.cache import scratch_folder
 from loradeck_registry.errors import DamagedError, InvalidError, NotFoundError, PreconditionError
+from loradeck_registry.hashing import sha256_of
 from loradeck_registry.manifest import Manifest, digest_of
 from loradeck_registry.registry import Registry, Revision, parse_manifest
 

@@ -127,7 +127,7 @@ def _delete(store: Store, item: Garbage, looked: Survey) -> None:
 
 def _garbage(looked: Survey) -> list[Garbage]:
     """Records first, then what they kept: a collection that is killed leaves orphans, never a broken revision."""
-    order = [layout.REVISIONS, layout.ATTACHMENTS, layout.MANIFESTS, layout.BLOBS]
+    order = [layout.REVISIONS, layout.ATTACHMENTS, layout.MANIFESTS, layout.DELTAS, layout.BLOBS]
     rank = {prefix.partition("/")[0]: number for number, prefix in enumerate(order)}
     found = [Garbage(key, size, why) for key, (size, why) in looked.garbage.items()]
     return sorted(found, key=lambda item: (rank.get(item.key.partition("/")[0], len(order)), item.key))

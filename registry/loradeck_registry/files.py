@@ -4,8 +4,8 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from loradeck_registry.cache import sha256_of
 from loradeck_registry.errors import InvalidError, NotFoundError
+from loradeck_registry.hashing import sha256_of
 from loradeck_registry.manifest import File
 from loradeck_registry.weights import Weights, check_no_empty_tensor
 

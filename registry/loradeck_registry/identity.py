@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from loradeck_registry.cache import default_folder, sha256_of
+from loradeck_registry.cache.settings import default_folder
 from loradeck_registry.errors import InvalidError, NotFoundError
+from loradeck_registry.hashing import sha256_of
 from loradeck_registry.manifest import BaseIdentity
 from loradeck_registry.weights import Weights, open_all, weight_files
 

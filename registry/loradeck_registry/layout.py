@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 MARKER = "loradeck-registry.json"
 """Its presence makes a folder or bucket prefix a registry."""
 BLOBS = "blobs/sha256"
+DELTAS = "deltas/sha256"
 MANIFESTS = "manifests/sha256"
 REVISIONS = "revisions"
 ALIASES = "aliases"
@@ -19,6 +20,11 @@ PROTECTIONS = "protections"
 def blob(sha256: str) -> str:
     """Key of a file's bytes, by 64 hex digits."""
     return f"{BLOBS}/{sha256[:2]}/{sha256}"
+
+
+def delta(sha256: str) -> str:
+    """Key of the record of a file that is stored as a difference, by the file's 64 hex digits."""
+    return f"{DELTAS}/{sha256[:2]}/{sha256}"
 
 
 def manifest(digest: str) -> str:

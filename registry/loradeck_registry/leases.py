@@ -7,6 +7,7 @@ first says what it is about to delete and then reads the leases. Of the two one 
 
 import os
 import re
+import threading
 import time
 import uuid
 from collections.abc import Iterable
@@ -44,7 +45,11 @@ class Held:
 
 
 class Lease:
-    """A lease of this process; a context manager that releases it. Not for several threads at once."""
+    """A lease of this process; a context manager that releases it. Safe for many threads.
+
+    It holds until `ttl` seconds after it was taken or last renewed, whatever becomes of its process: what a killed one
+    leaves ends by its time (and OVERLAP, by which clocks may differ), and the next collection removes it.
+    """
 
     def __init__(
         self, store: Store, holder: str, manifests: Iterable[str], blobs: Iterable[str] = (), ttl: float = TTL
@@ -57,6 +62,7 @@ class Lease:
         self.ttl = ttl
         self._identifier = uuid.uuid4().hex
         self._written: list[str] = []
+        self._guard = threading.RLock()
         self._until = 0.0
         self.lapsed = False
         """Whether it was ever not in force between `take` and now; `renew` resets it."""
@@ -65,22 +71,40 @@ class Lease:
     @property
     def keys(self) -> set[str]:
         """Objects that it names itself; the files of its manifests are kept too."""
-        return {layout.manifest(digest) for digest in self.manifests} | {layout.blob(sha256) for sha256 in self.blobs}
+        files = {key(sha256) for sha256 in self.blobs for key in (layout.blob, layout.delta)}
+        return {layout.manifest(digest) for digest in self.manifests} | files
 
     def renew(self) -> None:
-        """Hold for `ttl` seconds from now, and wait for a collection that may have begun after the lease ended."""
-        lapsed = self._late()
-        self._write()
-        if lapsed:
+        """Hold for `ttl` seconds from now, and wait for a collection that may have begun after the lease ended.
+
+        Whether what it names is still there after it had ended (`lapsed` until then) is for the caller to look at.
+        """
+        with self._guard:
+            late = self._late() or self.lapsed
+            self._write()
+            if late:
+                wait_for_deletions(self._store, self.keys)
+            self.lapsed = False
+
+    def extend(self, manifests: Iterable[str] = (), blobs: Iterable[str] = ()) -> None:
+        """Hold these too, for `ttl` seconds from now. Returns when that is in force, as `take` does."""
+        with self._guard:
+            more = (set(manifests) - set(self.manifests), set(blobs) - set(self.blobs))
+            if not any(more):
+                return
+            self.manifests = tuple(sorted({*self.manifests, *more[0]}))
+            self.blobs = tuple(sorted({*self.blobs, *more[1]}))
+            self.lapsed |= self._late()
+            self._write()
             wait_for_deletions(self._store, self.keys)
-        self.lapsed = False
 
     def touch(self) -> None:
         """Renew if a third of the time has passed; cheap otherwise. A lease that has ended meanwhile is `lapsed`."""
-        if self._late():
-            self.lapsed = True
-        elif time.monotonic() > self._until - self.ttl * 2 / 3:
-            self._write()
+        with self._guard:
+            if self._late():
+                self.lapsed = True
+            elif time.monotonic() > self._until - self.ttl * 2 / 3:
+                self._write()
 
     def in_force(self) -> bool:
         """Whether it has held without a break, with a third of its time to spare."""
@@ -88,9 +112,10 @@ class Lease:
 
     def release(self) -> None:
         """End it. Idempotent; what cannot be deleted ends by its time."""
-        while self._written:
-            with suppress(LoradeckError):
-                self._store.delete(self._written.pop())
+        with self._guard:
+            while self._written:
+                with suppress(LoradeckError):
+                    self._store.delete(self._written.pop())
 
     def __enter__(self) -> Self:
         return self

@@ -60,7 +60,7 @@ def push_folder(
         author=author,
         create_time=datetime.now(UTC),
     )
-    return registry.push(name, manifest, files, alias=alias, author=author, reason=reason)
+    return registry.push(name, manifest, files, alias=alias, author=author, reason=reason, base_folder=base.folder)
 
 
 def read_json_file(path: Path, what: str) -> dict[str, Any]:

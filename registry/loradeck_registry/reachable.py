@@ -1,6 +1,7 @@
 """What is needed and what is not: one look at a whole registry, from its revisions, aliases and leases."""
 
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 from loradeck_registry import layout
 from loradeck_registry.aliases import AliasLog
 from loradeck_registry.changes import OVERLAP
+from loradeck_registry.delta.record import read_record
 from loradeck_registry.errors import NotFoundError, PreconditionError
 from loradeck_registry.leases import read_leases
 from loradeck_registry.log import decode
@@ -59,18 +61,23 @@ def survey(store: Store, retention: Retention, grace: timedelta) -> Survey:
             found.retired[key] = record
         else:
             manifests.add(record.digest)
+    both = set(blobs)
     for digest in sorted(manifests):
         try:
-            blobs |= _files(store, digest)
+            files = _files(store, digest)
         except NotFoundError:
             if digest in leased:
                 continue
             raise
-    kept = {layout.manifest(digest) for digest in manifests} | {layout.blob(sha256) for sha256 in blobs}
-    for prefix in (layout.MANIFESTS, layout.BLOBS):
-        for key, size, time in store.items(prefix):
-            if key not in kept and time < oldest:
-                found.garbage[key] = (size, "used by no revision")
+        blobs |= files
+        both |= files if digest in leased else set()
+    stored = {key: (size, time) for key, size, time in store.items(layout.BLOBS)}
+    kept = {layout.manifest(digest) for digest in manifests}
+    kept |= _forms(store, blobs, both, stored.keys())
+    objects = [(key, size, time) for key, (size, time) in stored.items()]
+    for key, size, time in (*store.items(layout.MANIFESTS), *store.items(layout.DELTAS), *objects):
+        if key not in kept and time < oldest:
+            found.garbage[key] = (size, "used by no revision")
     hexdigits = {digest.removeprefix("sha256:") for digest in manifests}
     for key, size, time in store.items(layout.ATTACHMENTS):
         if key.split("/")[1] not in hexdigits and time < oldest:
@@ -78,6 +85,25 @@ def survey(store: Store, retention: Retention, grace: timedelta) -> Survey:
     _old_markers(store, found, now)
     _parts(store, found, oldest)
     return found
+
+
+def _forms(store: Store, files: set[str], both: set[str], stored: Iterable[str]) -> set[str]:
+    """The objects that hold these files: a blob, or where there is none a delta with its body and its sources.
+
+    Of what a lease names (`both`) a delta stays beside the blob: who began to read it goes on.
+    """
+    there = set(stored)
+    kept = {layout.blob(sha256) for sha256 in files}
+    for key, _ in store.keys(layout.DELTAS):
+        sha256 = key.rpartition("/")[2]
+        if sha256 not in files or (layout.blob(sha256) in there and sha256 not in both):
+            continue
+        try:
+            record = read_record(store, sha256)
+        except NotFoundError:
+            continue
+        kept |= {key} | {layout.blob(blob) for blob in record.blobs}
+    return kept
 
 
 def _records(store: Store, oldest: datetime) -> dict[Record, tuple[str, int, bool]]:

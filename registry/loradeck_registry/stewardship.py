@@ -1,42 +1,24 @@
-"""Looking after what is published: attachments, protected aliases, leases and garbage collection."""
+"""Looking after what is published: attachments, leases, verification and garbage collection."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import Any
 
-from loradeck_registry import attachments, changes, layout, leases, protection
+from loradeck_registry import attachments, changes, layout, leases
 from loradeck_registry.aliases import caller as this_process
 from loradeck_registry.attachments import Attachment, AttachmentKind
 from loradeck_registry.collecting import GRACE, WAIT, CollectReport, collect
+from loradeck_registry.contents import stored_bytes
 from loradeck_registry.errors import NotFoundError
 from loradeck_registry.leases import Lease
-from loradeck_registry.reference import check_alias, check_name
+from loradeck_registry.reading import Reading
 from loradeck_registry.retention import Retention
 from loradeck_registry.revision import Revision
-from loradeck_registry.store import Store
+from loradeck_registry.verify import VerifyReport, verify_store
 
 
-class Stewardship:
+class Stewardship(Reading):
     """The part of `Registry` that looks after revisions once they are published."""
-
-    _store: Store
-
-    def _check_known(self, name: str) -> None:
-        """Raise NotFoundError unless the name has a revision."""
-        raise NotImplementedError
-
-    def protect(self, name: str, alias: str, rules: Sequence[str], *, who: str = "") -> None:
-        """Demand of every revision that `name@alias` is pointed to from now on that it passes `rules`; none lifts it.
-
-        A rule is `metric >= number` or `metric >= @alias - number`, over the metrics of the attached evaluations.
-        Raises InvalidError (BAD_RULE), NotFoundError (no such name).
-        """
-        self._check_known(check_name(name))
-        protection.protect(self._store, name, check_alias(alias), rules, who=who)
-
-    def rules(self, name: str, alias: str) -> list[str]:
-        """The rules that protect an alias now; none if it is not protected."""
-        return protection.rules(self._store, check_name(name), check_alias(alias))
 
     def attach(
         self, revision: Revision, kind: AttachmentKind, content: Mapping[str, Any], *, who: str = ""
@@ -75,6 +57,15 @@ class Stewardship:
                 lease.release()
                 raise NotFoundError(f"the registry has no revision {digest} any more", reason="REVISION_GONE")
         return lease
+
+    def verify(self) -> VerifyReport:
+        """Read everything, and name what is damaged, missing or used by nothing."""
+        with self._cache.sources(self._store) as sources:
+            return verify_store(self._store, sources)
+
+    def stored_bytes(self, revision: Revision) -> int:
+        """Bytes that the store keeps of a revision's files, deltas where files are stored so. Raises NotFoundError."""
+        return sum(stored_bytes(self._store, file) for file in revision.manifest.files)
 
     def collect(
         self,

@@ -153,7 +153,7 @@ class Store:
         except FileNotFoundError as error:
             if _names_no_bucket(str(error)):
                 raise self._no_bucket() from error
-            raise NotFoundError(f"the registry {self.url} has no object {key}") from error
+            raise NotFoundError(f"the registry {self.url} has no object {key}", metadata={"object": key}) from error
         except (PermissionDeniedError, UnauthenticatedError, PermissionError) as error:
             hint = "check the rights on the folder" if self.folder else "check the credentials and what they may do"
             raise PreconditionError(

@@ -7,6 +7,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from loradeck_registry import layout
+from loradeck_registry.contents import Sources, open_content
+from loradeck_registry.delta.record import DeltaRecord, read_record
 from loradeck_registry.errors import LoradeckError, NotFoundError
 from loradeck_registry.log import decode
 from loradeck_registry.manifest import Manifest
@@ -29,6 +31,8 @@ class VerifyReport:
     revisions: int = 0
     aliases: int = 0
     blobs: int = 0
+    deltas: int = 0
+    """Files that are stored as a difference to others."""
     bytes: int = 0
     """Bytes of the blobs that are in use."""
     damaged: list[Finding] = field(default_factory=list)
@@ -41,24 +45,29 @@ class VerifyReport:
         return not self.damaged and not self.missing
 
 
-def verify_store(store: Store) -> VerifyReport:
-    """Scan a registry. Reads every record, manifest and blob once."""
-    return _Scan(store).run()
+def verify_store(store: Store, sources: Sources) -> VerifyReport:
+    """Scan a registry: read every record, manifest and blob once, and rebuild every file that is stored as a delta."""
+    return _Scan(store, sources).run()
 
 
 class _Scan:
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, sources: Sources) -> None:
         self._store = store
+        self._sources = sources
         self._report = VerifyReport()
         self._manifests: dict[str, str] = {}
+        self._files: dict[str, tuple[int, str]] = {}
         self._blobs: dict[str, tuple[int, str]] = {}
+        self._deltas: dict[str, tuple[DeltaRecord, str]] = {}
 
     def run(self) -> VerifyReport:
         digests = self._scan_revisions()
         self._scan_aliases(digests)
         for digest, user in self._manifests.items():
             self._scan_manifest(digest, user)
+        self._choose_forms()
         self._scan_blobs()
+        self._scan_deltas()
         self._scan_orphans()
         return self._report
 
@@ -124,7 +133,44 @@ class _Scan:
             self._report.damaged.append(Finding(key, f"the manifest of {user} is not valid"))
             return
         for file in manifest.files:
-            self._blobs.setdefault(file.sha256, (file.size, f"{file.path} of {user}"))
+            self._files.setdefault(file.sha256, (file.size, f"{file.path} of {user}"))
+
+    def _choose_forms(self) -> None:
+        """Which files are read whole, and which from a delta and what it is made from."""
+        there = {key for key, _ in self._store.keys(layout.BLOBS)}
+        recorded = {key for key, _ in self._store.keys(layout.DELTAS)}
+        for sha256, (size, user) in self._files.items():
+            key = layout.delta(sha256)
+            if layout.blob(sha256) in there or key not in recorded:
+                self._blobs[sha256] = (size, user)
+                continue
+            try:
+                record = read_record(self._store, sha256)
+            except LoradeckError as error:
+                self._report.damaged.append(Finding(key, f"{user}: {error.message}"))
+                continue
+            self._deltas[sha256] = (record, user)
+            self._blobs.setdefault(record.body.sha256, (record.body.size, f"the delta of {user}"))
+            for source in record.sources:
+                self._blobs.setdefault(source.sha256, (source.size, f"the source of the delta of {user}"))
+
+    def _scan_deltas(self) -> None:
+        """Rebuild each file of whose parts all are whole."""
+        broken = {finding.object for finding in (*self._report.damaged, *self._report.missing)}
+        for sha256, (record, user) in self._deltas.items():
+            if broken & {layout.blob(blob) for blob in record.blobs}:
+                continue
+            digest = hashlib.sha256()
+            try:
+                for chunk in open_content(self._store, sha256, self._sources).chunks:
+                    digest.update(chunk)
+            except LoradeckError as error:
+                self._report.damaged.append(Finding(layout.delta(sha256), f"{user}: {error.message}"))
+                continue
+            if digest.hexdigest() != sha256:
+                self._report.damaged.append(Finding(layout.delta(sha256), f"{user} does not match its digest"))
+                continue
+            self._report.deltas += 1
 
     def _scan_blobs(self) -> None:
         for sha256, (size, user) in self._blobs.items():
@@ -147,7 +193,8 @@ class _Scan:
     def _scan_orphans(self) -> None:
         manifests = {layout.manifest(digest) for digest in self._manifests}
         blobs = {layout.blob(sha256) for sha256 in self._blobs}
-        for prefix, used in ((layout.MANIFESTS, manifests), (layout.BLOBS, blobs)):
+        deltas = {layout.delta(sha256) for sha256 in self._files.keys() - self._blobs.keys()}
+        for prefix, used in ((layout.MANIFESTS, manifests), (layout.DELTAS, deltas), (layout.BLOBS, blobs)):
             for key, size in self._store.keys(prefix):
                 if key not in used:
                     self._report.orphaned.append(Finding(key, f"used by no revision ({size} bytes)"))

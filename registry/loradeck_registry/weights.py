@@ -60,6 +60,11 @@ class Weights:
             self.tensors, self.metadata = _parse(path, header, 8 + length, total)
             self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
+    @property
+    def mapped(self) -> mmap.mmap:
+        """The whole file, read-only."""
+        return self._map
+
     def raw(self, name: str) -> memoryview:
         """The tensor's bytes, without a copy."""
         tensor = self.tensors[name]

@@ -79,4 +79,5 @@ def push(registry: Registry, prepared: Prepared, manifest: Manifest, folder: Pat
         alias=settings.alias,
         author=settings.author,
         reason=settings.reason,
+        base_folder=prepared.base.folder,
     )
