@@ -7,7 +7,7 @@ from typing import Any
 import grpc
 
 import loradeck.inference.v1 as inference
-from loradeck_bench.serving.cliff import CliffPlan, _measure
+from loradeck_bench.serving.cliff import CliffPlan, measure_on_server
 
 
 class Slots(inference.InferenceServiceServicer):
@@ -34,7 +34,9 @@ async def test_adapters_beyond_the_slots_show() -> None:
     plan = CliffPlan(multiples=(1, 2), seconds=2.0, saturation_seconds=0.5, share=0.3, concurrency=2, max_tokens=1)
     said: list[str] = []
     try:
-        result = await _measure(address, [f"cliff-{number}" for number in range(8)], ["a", "b"], plan, said.append)
+        result = await measure_on_server(
+            address, [f"cliff-{number}" for number in range(8)], ["a", "b"], plan, said.append
+        )
     finally:
         await server.stop(None)
     assert [(row["adapters"], row["slots"], row["failed"]) for row in result["rows"]] == [(4, 4, 0), (8, 4, 0)]
@@ -42,4 +44,5 @@ async def test_adapters_beyond_the_slots_show() -> None:
     assert result["p99_ratio"] == result["rows"][1]["ttft_p99_ms"] / result["rows"][0]["ttft_p99_ms"]
     assert result["rate_requests_per_s"] == 0.3 * result["saturation_requests_per_s"]
     assert len(servicer.asked) == 8
-    assert len(said) == 3
+    assert len(said) == 4
+    assert result["saturation_most_adapters_requests_per_s"] < result["saturation_requests_per_s"]

@@ -109,15 +109,18 @@ async def test_golden_prompts_tell_all_subjects_apart() -> None:
 
 def test_engines_are_compared_by_a_child_and_renamed() -> None:
     arguments = command(Path("base"), MultiloraPlan(rounds=2, compiled=True, stock=False), Path("out.json"))
+    assert "--without-bare" not in arguments
     assert arguments[:3] == [sys.executable, "-m", "loradeck_serve.engine.baselines"]
     assert {"--without-stock", "--compiled", "--output-tokens"} <= set(arguments)
     measured = {
         "base_tokens_per_s": 5000.0, "adapters_tokens_per_s": 4500.0, "no_lora_engine_tokens_per_s": 6000.0,
         "ratio_to_base": 0.9, "ratio_to_no_lora_engine": 0.75, "wrong_tokens": 0, "replies": 1000,
+        "compiled": {"adapters": False, "no_lora_engine": True},
     }  # fmt: skip
-    result = figures(measured, MultiloraPlan(compiled=True, stock=False))
+    result = figures(measured)
     assert (result["bare_tokens_per_s"], result["ratio_to_bare"], result["stock_tokens_per_s"]) == (6000.0, 0.75, None)
-    assert (result["adapters_compiled"], result["wrong_tokens"], result["measured"]) == (True, 0, measured)
+    assert (result["adapters_compiled"], result["bare_compiled"], result["wrong_tokens"]) == (False, True, 0)
+    assert result["measured"] == measured
     assert multilora_table(result).row_count > 8
 
 
@@ -125,7 +128,7 @@ async def test_options_of_the_comparison_are_those_of_the_engine_module() -> Non
     import argparse
 
     baselines = pytest.importorskip("loradeck_serve.engine.baselines")
-    arguments = command(Path("base"), MultiloraPlan(stock=False), Path("out.json"))[3:]
+    arguments = command(Path("base"), MultiloraPlan(stock=False, bare=False), Path("out.json"))[3:]
     seen: dict[str, Any] = {}
 
     def stop(self: argparse.ArgumentParser, given: Any = None, namespace: Any = None) -> Any:
@@ -137,20 +140,28 @@ async def test_options_of_the_comparison_are_those_of_the_engine_module() -> Non
         with pytest.raises(KeyboardInterrupt):
             baselines.main(arguments)
     assert seen["unknown"] == []
-    assert (seen["without_stock"], seen["rounds"], seen["compiled"]) == (True, 9, 0)
+    assert (seen["without_stock"], seen["without_bare"], seen["rounds"], seen["compiled"]) == (True, True, 9, 0)
 
 
 def test_cliff_rows_have_the_reports_names() -> None:
-    times = {"p50": 10.0, "p99": 20.0}
-    summary = {"ttft_ms": times, "requests": 5, "failed": 0, "schedule_delay_ms": {"p99": 1.0}, "errors": {}}
-    few = cliff_row(summary, 4, 4)
-    many = cliff_row(summary | {"ttft_ms": {"p50": 11.0, "p99": 30.0}}, 64, 4)
-    assert {key: few[key] for key in ("adapters", "slots", "ttft_p50_ms", "ttft_p99_ms")} == {
-        "adapters": 4, "slots": 4, "ttft_p50_ms": 10.0, "ttft_p99_ms": 20.0,
+    records = [
+        RequestRecord(0, "a", "generate", 0, 0.0, sent=0.0, first=0.1, end=4.0, status="ok", queue_seconds=0.2),
+        RequestRecord(1, "b", "generate", 0, 2.0, sent=2.0, first=2.1, end=3.0, status="ok", queue_seconds=0.2),
+    ]
+    summary = {
+        "ttft_ms": {"p50": 10.0, "p99": 20.0}, "latency_ms": {"p50": 2500.0}, "requests": 2, "failed": 0,
+        "schedule_delay_ms": {"p99": 1.0}, "errors": {},
     }  # fmt: skip
+    few = cliff_row(summary, records, 4, 4)
+    many = cliff_row(summary | {"ttft_ms": {"p50": 11.0, "p99": 30.0}}, records, 64, 4)
+    assert {key: few[key] for key in ("adapters", "slots", "ttft_p50_ms", "ttft_p99_ms", "queue_p99_ms")} == {
+        "adapters": 4, "slots": 4, "ttft_p50_ms": 10.0, "ttft_p99_ms": 20.0, "queue_p99_ms": 200.0,
+    }  # fmt: skip
+    # Until the second is sent, only the first one is under way.
+    assert few["in_flight"] == 1.0
     assert cliff_ratio([many, few]) == 1.5
     with pytest.raises(PreconditionError, match="64 adapters"):
-        cliff_row(summary | {"ttft_ms": None}, 64, 4)
+        cliff_row(summary | {"ttft_ms": None}, records, 64, 4)
     result = {"rows": [few, many], "rate_requests_per_s": 9.0, "share_of_saturation": 0.6}
     assert cliff_table(result).row_count == 2
 
@@ -159,7 +170,7 @@ def test_flips_table_shows_absent_figures() -> None:
     assert flips_table({"flip_to_first_token_ms": {"p50": None}, "flips": 3}).row_count == 10
 
 
-@pytest.mark.parametrize("name", ["multilora", "swap", "cliff"])
+@pytest.mark.parametrize("name", ["multilora", "frontend", "classify", "swap", "cliff"])
 def test_commands_say_their_options(name: str) -> None:
     result = CliRunner().invoke(bench, [name, "--help"])
     assert result.exit_code == 0

@@ -16,7 +16,7 @@ from loradeck_bench.asking import connect
 from loradeck_bench.serving.adapters import label_task
 from loradeck_bench.serving.prompts import Prompt, make_prompts
 from loradeck_bench.serving.rounds import interval, median, ratios, run_fast, turns
-from loradeck_bench.serving.stage import circumstances, stage
+from loradeck_bench.serving.stage import Stage, circumstances, stage
 from loradeck_client import AsyncClient, Sampling
 from loradeck_registry.errors import PreconditionError
 from loradeck_tasks.defaults import default_task
@@ -59,9 +59,7 @@ def measure_classify(base: Path, plan: ClassifyPlan, console: Console) -> dict[s
     with stage(base, console, STEPS) as place, ExitStack() as stack:
         progress = place.workplace.progress
         with progress.step(STEPS[0]):
-            plain = {"format": "plain", "system": None}
-            place.publish("one-pass", label_task(place.base, plan.labels, **plain), 0)
-            place.publish("generating", default_task("short_qa", template="{question}", **plain), 1)
+            publish_pair(place, plan)
             prompts = make_prompts(base, plan.together, plan.prompt_tokens)
         settings = {
             "engine.max_model_len": plan.prompt_tokens + 16,
@@ -72,13 +70,21 @@ def measure_classify(base: Path, plan: ClassifyPlan, console: Console) -> dict[s
         with progress.step(STEPS[1]):
             server = stack.enter_context(place.serve(settings))
         with progress.step(STEPS[2]):
-            result = run_fast(_measure(server.address, prompts, plan, progress.note))
+            result = run_fast(measure_on_server(server.address, prompts, plan, progress.note))
     return {**result, "plan": asdict(plan), **circumstances(started)}
 
 
-async def _measure(
+def publish_pair(place: Stage, plan: ClassifyPlan) -> None:
+    """The adapters `one-pass` and `generating`, which take texts as they are."""
+    plain = {"format": "plain", "system": None}
+    place.publish("one-pass", label_task(place.base, plan.labels, **plain), 0)
+    place.publish("generating", default_task("short_qa", template="{question}", **plain), 1)
+
+
+async def measure_on_server(
     address: str, prompts: Sequence[Prompt], plan: ClassifyPlan, note: Callable[[str], None]
 ) -> dict[str, Any]:
+    """Measure both ways on a running server with the adapters `one-pass` and `generating`."""
     latency: dict[str, list[list[float]]] = {}
     speed: dict[str, list[float]] = {}
     async with connect(address) as client:

@@ -1,6 +1,5 @@
 """More adapters than slots: time to first token in an open loop, over the number of adapters."""
 
-import asyncio
 import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -13,10 +12,12 @@ from rich.console import Console
 from loradeck_bench.asking import connect
 from loradeck_bench.load.generator import Ask, LoadRun
 from loradeck_bench.load.plan import LoadPlan
+from loradeck_bench.load.record import RequestRecord
 from loradeck_bench.load.run import run_load, warm_up
-from loradeck_bench.load.summary import summarise
+from loradeck_bench.load.summary import spread, summarise
 from loradeck_bench.serving.asking import PromptAsker, prompt_subjects
 from loradeck_bench.serving.prompts import make_prompts
+from loradeck_bench.serving.rounds import run_fast
 from loradeck_bench.serving.stage import Stage, circumstances, stage
 from loradeck_registry.errors import PreconditionError
 from loradeck_tasks.defaults import default_task
@@ -70,31 +71,39 @@ def _serve_and_measure(place: Stage, names: Sequence[str], plan: CliffPlan) -> d
         with progress.step(STEPS[1]):
             server = stack.enter_context(place.serve(settings))
         with progress.step(STEPS[2]):
-            return asyncio.run(_measure(server.address, names, texts, plan, progress.say))
+            return run_fast(measure_on_server(server.address, names, texts, plan, progress.say))
 
 
-async def _measure(
+async def measure_on_server(
     address: str, names: Sequence[str], prompts: Sequence[str], plan: CliffPlan, say: Callable[[str], None]
 ) -> dict[str, Any]:
+    """Measure adapters that a running server knows by `names`; the first `plan.slots` of them set the rate."""
     async with connect(address) as client:
-        first = prompt_subjects(names[: plan.slots], prompts, plan.max_tokens)
-        saturation = await find_saturation(
-            PromptAsker(client, first), LoadPlan(first, plan.saturation_seconds, concurrency=plan.concurrency)
-        )
-        say(f"saturation: {saturation:.1f} requests/s with {plan.slots} adapters")
-        rate = plan.share * saturation
+
+        async def saturation(adapters: int) -> float:
+            subjects = prompt_subjects(names[:adapters], prompts, plan.max_tokens)
+            load = LoadPlan(subjects, plan.saturation_seconds, concurrency=plan.concurrency)
+            found = await find_saturation(PromptAsker(client, subjects), load)
+            say(f"{adapters} adapters: saturation {found:.1f} requests/s")
+            return found
+
+        first = await saturation(plan.slots)
+        last = await saturation(plan.slots * max(plan.multiples))
+        rate = plan.share * first
         rows = []
         for multiple in plan.multiples:
             subjects = prompt_subjects(names[: multiple * plan.slots], prompts, plan.max_tokens)
             load = LoadPlan(subjects, plan.seconds, rate=rate, popularity="uniform")
-            summary, _ = await run_load(PromptAsker(client, subjects), load)
-            rows.append(cliff_row(summary, multiple * plan.slots, plan.slots))
+            summary, records = await run_load(PromptAsker(client, subjects), load)
+            rows.append(cliff_row(summary, records, multiple * plan.slots, plan.slots))
             say(f"{rows[-1]['adapters']} adapters: time to first token p99 {rows[-1]['ttft_p99_ms']:.0f} ms")
     return {
         "rows": rows,
-        "saturation_requests_per_s": saturation,
+        "saturation_requests_per_s": first,
+        "saturation_most_adapters_requests_per_s": last,
         "share_of_saturation": plan.share,
         "rate_requests_per_s": rate,
+        "prompt_tokens": plan.prompt_tokens,
         "max_tokens": plan.max_tokens,
         "p99_ratio": cliff_ratio(rows),
     }
@@ -114,20 +123,32 @@ async def find_saturation(ask: Ask, plan: LoadPlan) -> float:
     return within / plan.duration
 
 
-def cliff_row(summary: dict[str, Any], adapters: int, slots: int) -> dict[str, Any]:
+def cliff_row(summary: dict[str, Any], records: Sequence[RequestRecord], adapters: int, slots: int) -> dict[str, Any]:
     """One row of the result from the summary of its load. Raises PreconditionError if nothing was answered."""
     times = summary["ttft_ms"]
     if times is None:
         raise PreconditionError(f"no request to {adapters} adapters was answered: {summary['errors']}")
+    queue = spread(record.queue_seconds for record in records if record.ok)
+    assert queue is not None
     return {
         "adapters": adapters,
         "slots": slots,
         "ttft_p50_ms": times["p50"],
         "ttft_p99_ms": times["p99"],
+        "queue_p99_ms": queue["p99"],
+        "latency_p50_ms": summary["latency_ms"]["p50"],
+        "in_flight": in_flight(records),
         "requests": summary["requests"],
         "failed": summary["failed"],
         "client_delay_p99_ms": summary["schedule_delay_ms"]["p99"],
     }
+
+
+def in_flight(records: Sequence[RequestRecord]) -> float:
+    """Requests under way on average between the first intended send and the last: what slots are shared by."""
+    last = max(record.intended for record in records)
+    inside = sum(min(record.end, last) - record.intended for record in records if record.end is not None)
+    return float(inside / last) if last else 0.0
 
 
 def cliff_ratio(rows: Sequence[dict[str, Any]]) -> float:

@@ -19,6 +19,7 @@ from loradeck_bench.serving.asking import PromptAsker, prompt_subjects
 from loradeck_bench.serving.cliff import find_saturation
 from loradeck_bench.serving.flip_account import Flip, account
 from loradeck_bench.serving.prompts import make_prompts
+from loradeck_bench.serving.rounds import run_fast
 from loradeck_bench.serving.stage import Stage, circumstances, stage
 from loradeck_client import AliasFlip, AsyncAdminClient
 from loradeck_registry.errors import PreconditionError
@@ -63,7 +64,7 @@ def measure_flips(base: Path, plan: FlipPlan, console: Console) -> dict[str, Any
     with stage(base, console, STEPS) as place:
         progress = place.workplace.progress
         with progress.step(STEPS[0]):
-            revisions = _publish(place, plan)
+            revisions = publish_revisions(place, plan)
         settings = {
             "slots": plan.slots,
             "host_adapters": 2 * plan.adapters + plan.slots,
@@ -76,11 +77,12 @@ def measure_flips(base: Path, plan: FlipPlan, console: Console) -> dict[str, Any
         with contextlib.ExitStack() as stack:
             with progress.step(STEPS[1]):
                 server = stack.enter_context(place.serve(settings))
-            result = asyncio.run(_measure(server.address, server.admin, place, revisions, plan))
+            result = run_fast(measure_on_server(server.address, server.admin, place, revisions, plan))
     return {**result, **circumstances(started)}
 
 
-def _publish(place: Stage, plan: FlipPlan) -> dict[str, list[Revision]]:
+def publish_revisions(place: Stage, plan: FlipPlan) -> dict[str, list[Revision]]:
+    """Two revisions of each adapter; ALIAS means the first."""
     task = default_task("generate")
     found: dict[str, list[Revision]] = {}
     for number in range(plan.adapters):
@@ -90,7 +92,10 @@ def _publish(place: Stage, plan: FlipPlan) -> dict[str, list[Revision]]:
     return found
 
 
-async def _measure(address: str, admin: str, place: Stage, revisions: Revisions, plan: FlipPlan) -> dict[str, Any]:
+async def measure_on_server(
+    address: str, admin: str, place: Stage, revisions: Revisions, plan: FlipPlan
+) -> dict[str, Any]:
+    """Flip the aliases of `revisions` in the registry of `place` under load on a running server, and check replies."""
     progress = place.workplace.progress
     async with connect(address) as client, AsyncAdminClient(admin) as operator:
         with progress.step(STEPS[2]):

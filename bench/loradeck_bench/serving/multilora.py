@@ -41,6 +41,9 @@ class MultiloraPlan:
     concurrency: int = 64
     output_tokens: int = 64
     stock: bool = True
+    """Compare with stock vLLM's operations."""
+    bare: bool = True
+    """Compare with an engine without LoRA."""
 
 
 def measure_multilora(base: Path, plan: MultiloraPlan, console: Console) -> dict[str, Any]:
@@ -55,7 +58,7 @@ def measure_multilora(base: Path, plan: MultiloraPlan, console: Console) -> dict
                 progress.note(" ".join(child.tail()))
                 time.sleep(0.2)
             child.check()
-        return {**figures(json.loads(out.read_text(encoding="utf-8")), plan), **circumstances(started)}
+        return {**figures(json.loads(out.read_text(encoding="utf-8"))), **circumstances(started)}
 
 
 def command(base: Path, plan: MultiloraPlan, out: Path) -> list[str]:
@@ -70,17 +73,19 @@ def command(base: Path, plan: MultiloraPlan, out: Path) -> list[str]:
         "output-tokens": plan.output_tokens,
     }
     arguments = [part for name, value in options.items() for part in (f"--{name}", str(value))]
-    flags = [] if plan.stock else ["--without-stock"]
+    left_out = [name for name in ("stock", "bare") if not getattr(plan, name)]
+    flags = [f"--without-{name}" for name in left_out]
     return [sys.executable, "-m", "loradeck_serve.engine.baselines", *arguments, *flags]
 
 
-def figures(measured: Mapping[str, Any], plan: MultiloraPlan) -> dict[str, Any]:
+def figures(measured: Mapping[str, Any]) -> dict[str, Any]:
     """The comparison's figures under the report's names; its own stay below `measured`. None for what was left out."""
+    compiled = measured.get("compiled", {})
     return {
         **{name: measured.get(source) for name, source in NAMES.items()},
         "replies": measured.get("replies"),
-        "adapters_compiled": plan.compiled,
-        # vLLM's own choice for an engine without LoRA, which that engine is started with.
-        "bare_compiled": True,
+        "near_ties": measured.get("near_ties"),
+        "adapters_compiled": compiled.get("adapters"),
+        "bare_compiled": compiled.get("no_lora_engine"),
         "measured": dict(measured),
     }

@@ -97,10 +97,10 @@ def cliff_table(result: Mapping[str, Any]) -> Table:
         caption_justify="left",
         box=box.SIMPLE_HEAD,
     )
-    for column in ("adapters", "slots", "TTFT p50, ms", "TTFT p99, ms", "requests", "failed"):
+    for column in ("adapters", "slots", "TTFT p50, ms", "TTFT p99, ms", "in flight", "requests", "failed"):
         table.add_column(column, justify="right")
     for row in result["rows"]:
         counts = (str(row[key]) for key in ("adapters", "slots"))
-        times = (fixed(row[key], 1) for key in ("ttft_p50_ms", "ttft_p99_ms"))
+        times = (fixed(row[key], 1) for key in ("ttft_p50_ms", "ttft_p99_ms", "in_flight"))
         table.add_row(*counts, *times, str(row["requests"]), str(row["failed"]))
     return table
