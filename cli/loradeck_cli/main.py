@@ -14,6 +14,8 @@ GROUPS = {
     "serve": ("serve", "Serve one base and its adapters over gRPC."),
     "query": ("query", "Ask a server: classify, short, long, generate."),
     "adapters": ("adapters", "See and change what a server holds."),
+    "health": ("health", "Ask whether a server takes requests."),
+    "doctor": ("doctor", "Say what keeps loradeck from working here, and what to do."),
     "eval": ("evaluate", "Measure the quality of a served adapter or base."),
     "bench": ("bench", "Load tests and other measurements."),
     "study": ("study", "Repeat a published study: train, serve, evaluate, tables and figures."),

@@ -13,6 +13,8 @@ from loradeck_serve.grpc.interceptor import ErrorInterceptor
 
 INFERENCE = "loradeck.inference.v1.InferenceService"
 ADAPTERS = "loradeck.adapters.v1.AdapterService"
+LIVENESS = "liveness"
+"""Health entry that is SERVING while the process answers at all, starting and draining included."""
 
 
 class Door:
@@ -55,6 +57,7 @@ class Door:
     async def start(self) -> None:
         """Take connections; health says NOT_SERVING until `set_serving`."""
         await self.set_serving(False)
+        await self._health.set(LIVENESS, health_pb2.HealthCheckResponse.SERVING)
         await self.server.start()
 
     async def set_serving(self, serving: bool) -> None:
