@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.option("--config", "config_path", type=click.Path(path_type=Path), help="The server's YAML file.")
 @click.option("--base", metavar="REF", help="Base that is to be served.")
 @click.option("--registry", "url", metavar="URL", envvar="LORADECK_REGISTRY", help="Registry folder or URL.")
-@click.option("--write", is_flag=True, help="Also write to the registry: a lease, taken and given back.")
+@click.option("--write", is_flag=True, help="Also write to the registry: leases, taken and given back.")
 @click.option("--quick", is_flag=True, help="Leave out the imports of torch and vLLM (ten seconds and more).")
 @click.option("--json", "json_path", metavar="PATH", help="Write JSON to PATH, or - for standard output.")
 def command(

@@ -10,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from threading import Thread
 
+import obstore
 import pytest
 from click.testing import CliRunner
 
@@ -19,6 +20,7 @@ from loradeck_cli.doctoring import registry as registry_checks
 from loradeck_cli.doctoring.check import Check, examine
 from loradeck_registry.errors import PreconditionError
 from loradeck_registry.registry import Registry
+from loradeck_registry.store import Store
 from loradeck_serve.config import Address, ServerConfig
 from tests.cli.test_health import Door, door
 
@@ -63,7 +65,18 @@ def test_wrong_settings_are_a_finding_and_do_not_hide_the_rest(tmp_path: Path) -
 
 def test_lease_of_the_write_check_is_given_back(registry: str) -> None:
     assert registry_checks.writable(registry)[0] == "ok"
+    assert registry_checks.racing(registry)[0] == "ok"
     assert not [path for path in Path(registry, "leases").rglob("*") if path.is_file()]
+
+
+def test_store_on_which_every_racing_writer_wins_is_found(registry: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def overwrite(store: Store, key: str, content: bytes) -> bool:
+        obstore.put(store._store, key, content, mode="overwrite")
+        return True
+
+    monkeypatch.setattr(Store, "put_if_absent", overwrite)
+    state, text = registry_checks.racing(registry)[:2]
+    assert (state, text) == ("failed", "8 of 8 writers of one key won")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

@@ -4,6 +4,7 @@ import os
 import time
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -23,10 +24,11 @@ SLOW_SECONDS = 1.0
 SKEW_SECONDS = 30.0
 """Leases and change markers carry times: clocks that differ by more than they allow for let gc take what is in use."""
 LEASE_SECONDS = 60.0
+RACERS = 8
 
 
 def registry(url: str, write: bool, config: "ServerConfig | None") -> Iterator[Check]:
-    """Checks of the registry at `url`. `write` also takes a short lease and gives it back."""
+    """Checks of the registry at `url`. `write` also takes short leases and gives them back."""
     opened: list[Registry] = []
 
     def look() -> Result:
@@ -44,7 +46,7 @@ def registry(url: str, write: bool, config: "ServerConfig | None") -> Iterator[C
     found = opened[0]
     yield from examine("registry", [("names", partial(names, found))])
     if write:
-        yield from examine("registry", [("writable", partial(writable, url))])
+        yield from examine("registry", [("writable", partial(writable, url)), ("racing", partial(racing, url))])
     if config is not None:
         yield from examine("registry", [("base", partial(base, config.base, found))])
         pins = [(f"pin {pin}", partial(pinned, pin, found, config.max_rank)) for pin in config.pins]
@@ -73,6 +75,28 @@ def writable(url: str) -> Result:
     if abs(skew) > SKEW_SECONDS:
         return "failed", f"its clock is {skew:+.0f} s from this machine's", "set both by NTP: leases carry times"
     return "ok", f"created, listed, deleted; its clock is within {max(abs(skew), 1):.0f} s of this machine's"
+
+
+def racing(url: str) -> Result:
+    """Let writers race for one key: a store where two of them win loses revisions and alias moves without a word."""
+    store = open_store(url)
+    with leases.take(store, f"doctor-{uuid.uuid4().hex}", [], ttl=LEASE_SECONDS) as lease:
+        # The lease's own record, so that whoever reads the leases meanwhile can read it.
+        content = store.get(next(key for key, _ in store.keys(layout.LEASES) if lease.holder in key))
+        key = layout.lease(lease.holder, "race")
+        try:
+            with ThreadPoolExecutor(RACERS) as threads:
+                wins = sum(threads.map(lambda _: store.put_if_absent(key, content), range(RACERS)))
+        finally:
+            store.delete(key)
+    if wins != 1:
+        return (
+            "failed",
+            f"{wins} of {RACERS} writers of one key won",
+            "the store does not keep `If-None-Match: *` under concurrent writers: use another store, or a version that "
+            "does; do not publish into this one",
+        )
+    return "ok", f"of {RACERS} writers of one key one won"
 
 
 def signatures() -> Result:
