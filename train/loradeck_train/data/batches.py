@@ -14,19 +14,23 @@ _POOL = 32
 
 
 class EncodedDataset(Dataset):  # type: ignore[misc]
-    """Encoded examples as the trainer takes them."""
+    """Encoded examples as the trainer takes them; `learn_prompt` puts the loss on the prompt as well."""
 
-    def __init__(self, examples: Sequence[Encoded]) -> None:
+    def __init__(self, examples: Sequence[Encoded], learn_prompt: bool = False) -> None:
         self._examples = examples
+        self._learn_prompt = learn_prompt
 
     def __len__(self) -> int:
         return len(self._examples)
 
     def __getitem__(self, index: int) -> dict[str, list[int]]:
         example = self._examples[index]
+        # Nothing stands before the first token that could tell it.
+        prompt = [IGNORED, *example.prompt[1:]] if self._learn_prompt else [IGNORED] * len(example.prompt)
         return {
             "input_ids": [*example.prompt, *example.answer],
-            "labels": [IGNORED] * len(example.prompt) + list(example.answer),
+            "labels": [*prompt, *example.answer],
+            "rows": [index],
         }
 
 
@@ -68,13 +72,13 @@ class LengthGroupedSampler(Sampler):  # type: ignore[misc]
 
 
 class Collator:
-    """Pads a batch on the right to its longest example."""
+    """Pads a batch on the right to its longest example. `rows` says which examples it holds."""
 
     def __init__(self, pad_token_id: int) -> None:
         self._pad = pad_token_id
 
-    def __call__(self, features: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        """`input_ids`, `attention_mask`, `labels`, each [batch, longest]."""
+    def __call__(self, features: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """`input_ids`, `attention_mask`, `labels`, each [batch, longest]; `rows`, their indices in the data."""
         longest = max(len(f["input_ids"]) for f in features)
         ids = torch.full((len(features), longest), self._pad, dtype=torch.long)
         mask = torch.zeros((len(features), longest), dtype=torch.long)
@@ -84,4 +88,9 @@ class Collator:
             ids[row, :length] = torch.tensor(feature["input_ids"])
             mask[row, :length] = 1
             labels[row, :length] = torch.tensor(feature["labels"])
-        return {"input_ids": ids, "attention_mask": mask, "labels": labels}
+        return {"input_ids": ids, "attention_mask": mask, "labels": labels, "rows": rows_of(features)}
+
+
+def rows_of(features: Sequence[dict[str, Any]]) -> list[int]:
+    """Indices in the data of a batch's examples."""
+    return [row for feature in features for row in feature["rows"]]

@@ -1,13 +1,12 @@
 """Packing: examples behind one another in one row without padding, each with positions and attention of its own."""
 
-import bisect
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch.utils.data import Dataset, Sampler
 
-from loradeck_train.data.batches import IGNORED
+from loradeck_train.data.batches import IGNORED, rows_of
 
 
 class PackingCollator:
@@ -19,7 +18,8 @@ class PackingCollator:
 
     def __call__(self, features: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """`input_ids`, `labels`, `position_ids`, each [1, tokens]; `cu_seq_lens_q` and `cu_seq_lens_k` int32 [examples
-        + 1], where each example starts and the last one ends; `max_length_q` and `max_length_k`, the longest."""
+        + 1], where each example starts and the last one ends; `max_length_q` and `max_length_k`, the longest;
+        `rows`, the examples' indices in the data."""
         lengths = [n for f in features for n in f.get("lengths", [len(f["input_ids"])])]
         ids = torch.tensor([i for f in features for i in f["input_ids"]])[None]
         labels = torch.tensor([i for f in features for i in f["labels"]])[None]
@@ -35,30 +35,8 @@ class PackingCollator:
             "cu_seq_lens_k": borders,
             "max_length_q": longest,
             "max_length_k": longest,
+            "rows": rows_of(features),
         }
-
-
-def fill_rows(lengths: Sequence[int], size: int, seed: int) -> list[list[int]]:
-    """Rows of at most `size` tokens from examples of these lengths, by best fit in decreasing order (Ding et al.,
-    2024): the indices of each row's examples. An example longer than `size` gets a row of its own. The order of equal
-    lengths, and of the examples in a row, depends on `seed` alone."""
-    generator = torch.Generator().manual_seed(seed)
-    shuffled = torch.randperm(len(lengths), generator=generator).tolist()
-    rows: list[list[int]] = []
-    # Open rows by the room that is left, so that the tightest fit is found by bisection.
-    room: list[tuple[int, int]] = []
-    for index in sorted(shuffled, key=lambda i: -lengths[i]):
-        at = bisect.bisect_left(room, (lengths[index], -1))
-        if at == len(room):
-            rows.append([index])
-            row, left = len(rows) - 1, size - lengths[index]
-        else:
-            left, row = room.pop(at)
-            rows[row].append(index)
-            left -= lengths[index]
-        if left > 0:
-            bisect.insort(room, (left, row))
-    return rows
 
 
 class RowsDataset(Dataset):  # type: ignore[misc]
@@ -77,6 +55,7 @@ class RowsDataset(Dataset):  # type: ignore[misc]
             "input_ids": [i for f in found for i in f["input_ids"]],
             "labels": [i for f in found for i in f["labels"]],
             "lengths": [len(f["input_ids"]) for f in found],
+            "rows": [i for f in found for i in f["rows"]],
         }
 
 

@@ -1,7 +1,6 @@
-"""Watching a run: progress on the terminal, the history file, and the stop when the loss is no number."""
+"""Watching a run: progress on the terminal and the history file."""
 
 import json
-import math
 import time
 from pathlib import Path
 from typing import Any, Protocol
@@ -10,17 +9,15 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from loradeck_registry.errors import PreconditionError
+from loradeck_train.loop.disk import writing
+from loradeck_train.loop.memory import held_bytes
 
 _QUIET_PERIOD = 15.0
 
 
 class HistoryWriter(TrainerCallback):  # type: ignore[misc]
-    """Keeps every logged step, and appends it to a JSONL file: step, epoch, loss, learning_rate, gradient_norm, tokens
-    and seconds since the start of this process's training.
-
-    Raises PreconditionError (LOSS_NOT_FINITE) as soon as a loss or gradient norm is not a finite number.
-    """
+    """Keeps every logged step, and appends it to a JSONL file: step, epoch, loss, learning_rate, gradient_norm, tokens,
+    seconds since the start of this process's training, and resident memory (GPU: allocated) in bytes."""
 
     def __init__(self, path: Path, resumed: bool) -> None:
         self.entries: list[dict[str, float]] = []
@@ -58,15 +55,10 @@ class HistoryWriter(TrainerCallback):  # type: ignore[misc]
             "gradient_norm": float(logs.get("grad_norm", 0.0)),
             "tokens": int(state.num_input_tokens_seen),
             "seconds": round(time.monotonic() - self._started, 3),
+            "memory_bytes": held_bytes(),
         }
-        if not (math.isfinite(entry["loss"]) and math.isfinite(entry["gradient_norm"])):
-            raise PreconditionError(
-                f"training diverged: loss {entry['loss']}, gradient norm {entry['gradient_norm']} at step "
-                f"{state.global_step}; lower optimisation.learning_rate (it is {args.learning_rate:g})",
-                reason="LOSS_NOT_FINITE",
-            )
         self.entries.append(entry)
-        with self._path.open("a") as file:
+        with writing("the history", self._path.parent), self._path.open("a") as file:
             file.write(json.dumps(entry) + "\n")
 
 
@@ -95,6 +87,7 @@ class ProgressBar(TrainerCallback):  # type: ignore[misc]
         self._last_line = time.monotonic()
         self._started = 0.0
         self._tokens_before = 0
+        self._steps_before = 0
         self._shown = -1.0
 
     def on_train_begin(
@@ -102,6 +95,7 @@ class ProgressBar(TrainerCallback):  # type: ignore[misc]
     ) -> None:
         self._started = self._last_line = time.monotonic()
         self._tokens_before = int(state.num_input_tokens_seen)
+        self._steps_before = state.global_step
         if self._console.is_terminal:
             self._bar = self._progress.add_task(
                 self._title, total=state.max_steps, completed=state.global_step, figures=""
@@ -115,12 +109,15 @@ class ProgressBar(TrainerCallback):  # type: ignore[misc]
         entry = self._history.entries[-1]
         seconds = max(time.monotonic() - self._started, 1e-6)
         rate = (state.num_input_tokens_seen - self._tokens_before) / seconds
-        figures = f"loss {entry['loss']:.3f}  lr {entry['learning_rate']:.1e}  {rate:,.0f} tokens/s"
+        figures = (
+            f"loss {entry['loss']:.3f}  lr {entry['learning_rate']:.1e}  {rate:,.0f} tokens/s  "
+            f"{entry['memory_bytes'] / 2**30:.1f} GiB"
+        )
         if self._bar is not None:
             self._progress.update(self._bar, completed=state.global_step, figures=figures)
         elif time.monotonic() - self._last_line >= _QUIET_PERIOD or state.global_step == state.max_steps:
             self._last_line = time.monotonic()
-            left = seconds / max(state.global_step, 1) * (state.max_steps - state.global_step)
+            left = seconds / max(state.global_step - self._steps_before, 1) * (state.max_steps - state.global_step)
             self._console.print(
                 f"{self._title}  step {state.global_step}/{state.max_steps}  {figures}  {left:.0f} s left",
                 highlight=False,

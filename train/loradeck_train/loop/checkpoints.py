@@ -6,11 +6,11 @@ import shutil
 from pathlib import Path
 
 from loradeck_registry.errors import PreconditionError
-from loradeck_train.loop.trainer import CHECKPOINTS
+from loradeck_train.loop.fed_trainer import CHECKPOINTS
+from loradeck_train.loop.sealing import complete_checkpoints
 from loradeck_train.prepare import Prepared
 
 RUN = "run.json"
-_COMPLETE = "trainer_state.json"
 
 
 def open_output(output: Path, prepared: Prepared, resume: bool) -> Path | None:
@@ -54,22 +54,9 @@ def open_output(output: Path, prepared: Prepared, resume: bool) -> Path | None:
 
 
 def newest_checkpoint(output: Path) -> Path | None:
-    """The newest complete checkpoint: the trainer writes its state file last, so one cut short by a kill has none or a
-    damaged one."""
-    found = [
-        (int(folder.name.rpartition("-")[2]), folder)
-        for folder in (output / CHECKPOINTS).glob("checkpoint-*")
-        if folder.name.rpartition("-")[2].isdigit() and _is_complete(folder)
-    ]
-    return max(found)[1] if found else None
-
-
-def _is_complete(folder: Path) -> bool:
-    try:
-        json.loads((folder / _COMPLETE).read_bytes())
-    except (OSError, ValueError):
-        return False
-    return True
+    """The newest whole checkpoint; one cut short by a kill is passed over."""
+    found = complete_checkpoints(output / CHECKPOINTS)
+    return found[-1] if found else None
 
 
 def remove_checkpoints(output: Path) -> None:

@@ -49,3 +49,10 @@ class PeakMemory:
 
     def _look(self) -> None:
         self.peak_bytes = max(self.peak_bytes, self._process.memory_info().rss - self._start)
+
+
+def held_bytes() -> int:
+    """Bytes that this process holds now: resident memory, or what the CUDA allocator has given out."""
+    if torch.cuda.is_available():
+        return int(torch.cuda.memory_allocated())
+    return int(psutil.Process().memory_info().rss)

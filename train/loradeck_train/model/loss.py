@@ -1,11 +1,14 @@
-"""Completion-only loss that never builds the logits of positions without a label."""
+"""A causal model's loss that computes the head only where a label is, and a chunk of positions at a time."""
 
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from loradeck_train.data.batches import IGNORED
+from loradeck_train.model.chunked_loss import chunk_of, chunked_cross_entropy
+from loradeck_train.model.token_rows import head_parts
 
 _CHANGED_LOGITS = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier")
 
@@ -13,9 +16,10 @@ _CHANGED_LOGITS = ("final_logit_softcapping", "logit_scale", "logits_scaling", "
 def install_completion_loss(model: nn.Module) -> bool:
     """Make a causal model's `forward` compute, when labels are given, the head only where a label is.
 
-    The prompt has no labels, so most of the head's work (and with a vocabulary of 152k most of the memory) falls away;
-    the loss is the same: mean cross-entropy over labels, or their sum over `num_items_in_batch`. Returns False, and
-    leaves the model as it is, where the architecture changes its logits after the head.
+    Without loss on the prompt most of the head's work (and with a vocabulary of 152k most of the memory) falls away;
+    what is left goes chunk by chunk. The loss is the same: mean cross-entropy over labels, or their sum over
+    `num_items_in_batch`. Returns False, and leaves the model as it is, where the architecture changes its logits after
+    the head.
     """
     config: Any = model.config
     text_config = config.get_text_config() if hasattr(config, "get_text_config") else config
@@ -42,12 +46,28 @@ def install_completion_loss(model: nn.Module) -> bool:
         ).last_hidden_state
         targets = labels[:, 1:]
         chosen = targets != IGNORED
-        logits = head(hidden[:, :-1][chosen]).float()
-        total = nn.functional.cross_entropy(logits, targets[chosen], reduction="sum")
+        total = _total(head, hidden[:, :-1][chosen], targets[chosen])
         return CausalLMOutput(loss=total / (chosen.sum() if num_items_in_batch is None else num_items_in_batch))
 
     model.forward = forward
     return True
+
+
+def _total(head: Any, hidden: Tensor, targets: Tensor) -> Tensor:
+    """Sum of cross-entropies; a head that is no plain matrix is computed again in the backward pass, chunk by chunk."""
+    parts = head_parts(head)
+    if parts is not None:
+        weight, bias, rows, ids = parts
+        return chunked_cross_entropy(hidden, weight, targets, bias=bias, rows=rows, ids=ids)
+    total = hidden.new_zeros((), dtype=torch.float32)
+    size = chunk_of(int(head.weight.shape[0] if hasattr(head, "weight") else head.out_features))
+    for part, goal in zip(hidden.split(size), targets.split(size), strict=True):
+        total = total + checkpoint(_cross_entropy, head, part, goal, use_reentrant=False)
+    return total
+
+
+def _cross_entropy(head: Any, hidden: Tensor, targets: Tensor) -> Tensor:
+    return nn.functional.cross_entropy(head(hidden).float(), targets, reduction="sum")
 
 
 def remove_completion_loss(model: nn.Module) -> None:

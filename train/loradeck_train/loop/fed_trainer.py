@@ -1,0 +1,103 @@
+"""transformers.Trainer with our batches, sealed checkpoints, and a look at every step."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from transformers import Trainer
+from transformers.trainer_callback import ExportableState
+
+from loradeck_train.data.encoding import Encoded
+from loradeck_train.loop.evaluation import loss_per_token
+from loradeck_train.loop.feeding import Feed
+from loradeck_train.loop.guards import LossGuard, WeightsMoved
+from loradeck_train.loop.optimizers import lora_plus
+from loradeck_train.loop.sealing import keep_newest, write_checkpoint
+from loradeck_train.recipe.settings import Recipe
+
+CHECKPOINTS = "checkpoints"
+_FIRST_STEPS = 5
+_SHOWN = 3
+
+
+class FedTrainer(Trainer):  # type: ignore[misc]
+    """Takes its order and its batches from `feed`, its held-out loss from `validation`."""
+
+    def __init__(
+        self, *, recipe: Recipe, feed: Feed, validation: Sequence[Encoded], console: Console, **kwargs: Any
+    ) -> None:
+        super().__init__(train_dataset=feed.dataset, data_collator=feed.collator, **kwargs)
+        self._recipe = recipe
+        self._feed = feed
+        self._validation = validation
+        self._console = console
+        self._guard = LossGuard(recipe.optimisation.learning_rate)
+        self._before: WeightsMoved | None = None
+        self._look_at = 0
+        self._rows: list[int] = []
+
+    def validation_loss(self) -> float:
+        """Cross-entropy by learned token on the held-out examples."""
+        recipe = self._recipe
+        return loss_per_token(
+            self.model, self._validation, bf16=recipe.precision == "bf16", learn_prompt=recipe.loss == "all"
+        )
+
+    def create_optimizer(self, *arguments: Any) -> Any:
+        """The trainer's own, or LoRA+'s."""
+        if self.optimizer is None and self._recipe.method == "lora" and self._recipe.adapter.loraplus_ratio is not None:
+            self.optimizer = lora_plus(self.model, self._recipe)
+        return super().create_optimizer(*arguments)
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        return self._feed.sampler
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        # The estimate walks over all modules at every step, and nobody reads it.
+        return 0
+
+    def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
+        if self._before is None:
+            self._before = WeightsMoved(self.model)
+            self._look_at = min(
+                self.state.global_step + _FIRST_STEPS + int(self.args.warmup_steps), self.state.max_steps
+            )
+        self._rows += inputs.pop("rows")
+        loss: torch.Tensor = super().training_step(model, inputs, *args, **kwargs)
+        return loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Look at the step before anybody is told of it."""
+        if "loss" in logs:
+            step = self.state.global_step
+            self._guard.check(step, logs["loss"], float(logs.get("grad_norm", 0.0)), self._rows)
+            self._rows = []
+            if self._before is not None and step == self._look_at:
+                self._tell_unmoved(self._before.unmoved(self.model))
+        super().log(logs, start_time)
+
+    def _tell_unmoved(self, names: list[str]) -> None:
+        if names:
+            more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+            self._console.print(
+                f"the first steps did not change {len(names)} trained tensors: {', '.join(names[:_SHOWN])}{more}",
+                highlight=False,
+            )
+
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        folder = Path(self.args.output_dir)
+        write_checkpoint(folder, self.state.global_step, self._write_state)
+        keep_newest(folder, self._recipe.checkpoints.keep)
+
+    def _write_state(self, folder: Path) -> None:
+        """What the trainer's own method writes, into `folder`."""
+        self.save_model(str(folder), _internal_call=True)
+        self._save_optimizer_and_scheduler(str(folder))
+        self._save_scaler(str(folder))
+        self._save_rng_state(str(folder))
+        for exported in [*self.callback_handler.callbacks, self.control]:
+            if isinstance(exported, ExportableState):
+                self.state.stateful_callbacks[type(exported).__name__] = exported.state()
+        self.state.save_to_json(str(folder / "trainer_state.json"))
