@@ -1,5 +1,6 @@
 """More adapters than slots: time to first token in an open loop, over the number of adapters."""
 
+import asyncio
 import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -19,9 +20,12 @@ from loradeck_bench.serving.asking import PromptAsker, prompt_subjects
 from loradeck_bench.serving.prompts import make_prompts
 from loradeck_bench.serving.rounds import run_fast
 from loradeck_bench.serving.stage import Stage, circumstances, stage
+from loradeck_client import AsyncClient, Sampling
 from loradeck_registry.errors import PreconditionError
 from loradeck_tasks.defaults import default_task
 
+AT_ONCE = 8
+"""Adapters that are asked at a time so that they are loaded."""
 STEPS = ("make adapters", "start the server", "measure")
 
 
@@ -79,10 +83,11 @@ async def measure_on_server(
 ) -> dict[str, Any]:
     """Measure adapters that a running server knows by `names`; the first `plan.slots` of them set the rate."""
     async with connect(address) as client:
+        await ask_each(client, names, prompts[0])
 
         async def saturation(adapters: int) -> float:
             subjects = prompt_subjects(names[:adapters], prompts, plan.max_tokens)
-            load = LoadPlan(subjects, plan.saturation_seconds, concurrency=plan.concurrency)
+            load = LoadPlan(subjects, plan.saturation_seconds, concurrency=plan.concurrency, warm_up=0)
             found = await find_saturation(PromptAsker(client, subjects), load)
             say(f"{adapters} adapters: saturation {found:.1f} requests/s")
             return found
@@ -93,7 +98,7 @@ async def measure_on_server(
         rows = []
         for multiple in plan.multiples:
             subjects = prompt_subjects(names[: multiple * plan.slots], prompts, plan.max_tokens)
-            load = LoadPlan(subjects, plan.seconds, rate=rate, popularity="uniform")
+            load = LoadPlan(subjects, plan.seconds, rate=rate, popularity="uniform", warm_up=0)
             summary, records = await run_load(PromptAsker(client, subjects), load)
             rows.append(cliff_row(summary, records, multiple * plan.slots, plan.slots))
             say(f"{rows[-1]['adapters']} adapters: time to first token p99 {rows[-1]['ttft_p99_ms']:.0f} ms")
@@ -107,6 +112,17 @@ async def measure_on_server(
         "max_tokens": plan.max_tokens,
         "p99_ratio": cliff_ratio(rows),
     }
+
+
+async def ask_each(client: AsyncClient, names: Sequence[str], prompt: str) -> None:
+    """One short request to each adapter, so that all of them are in the server's memory."""
+    places = asyncio.Semaphore(AT_ONCE)
+
+    async def ask(name: str) -> None:
+        async with places:
+            await client.generate(prompt=prompt, adapter=name, sampling=Sampling(max_tokens=1)).result()
+
+    await asyncio.gather(*map(ask, names))
 
 
 async def find_saturation(ask: Ask, plan: LoadPlan) -> float:
