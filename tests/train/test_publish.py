@@ -16,7 +16,7 @@ from loradeck_registry.servable import check_adapter, read_shapes
 from loradeck_tasks.probe import Probe
 from loradeck_tasks.task import Task
 from loradeck_train import run as run_module
-from loradeck_train.model.build import load_causal
+from loradeck_train.model.loading import load_causal
 from loradeck_train.model.loss import logprobs_at_end
 from loradeck_train.prepare import prepare
 from loradeck_train.publish.proof import allowed_ids, load_adapter
@@ -43,14 +43,14 @@ def test_published_files_answer_as_the_trained_model(
     allowed = allowed_ids(prepared.task, prepared.base.identity.vocabulary)
     prompts = [list(e.prompt) for e in prepared.training[:8]]
     in_memory: list[torch.Tensor] = []
-    original = run_module.export_adapter if method == "lora" else run_module.export_checkpoint
+    original = run_module.export
 
-    def remember(trained: object, *rest: object) -> None:
+    def remember(trained: object, *rest: object) -> object:
         in_memory.extend(logprobs_at_end(trained.model, prompts, allowed))  # type: ignore[attr-defined]
-        original(trained, *rest)  # type: ignore[arg-type]
+        return original(trained, *rest)  # type: ignore[arg-type]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run_module, original.__name__, remember)
+        patch.setattr(run_module, "export", remember)
         report = run(recipe, None, tmp_path / "out", console=QUIET)
     if method == "lora":
         model = load_adapter(load_causal(folder, torch.float32).eval(), report.folder)
@@ -177,17 +177,17 @@ def test_registry_that_cannot_be_written_is_refused_before_work(recipe_of: Build
 
 def test_files_that_answer_otherwise_are_not_published(recipe_of: Build, tmp_path: Path) -> None:
     registry = Registry.init(tmp_path / "registry", cache=tmp_path / "cache")
-    plain = run_module.export_adapter
+    plain = run_module.export
 
-    def damaged(trained: object, task: object, folder: Path, dtype: str) -> None:
-        plain(trained, task, folder, dtype)  # type: ignore[arg-type]
+    def damaged(trained: object, prepared: object, folder: Path) -> None:
+        plain(trained, prepared, folder)  # type: ignore[arg-type]
         from safetensors.torch import save_file
 
         path = str(folder / "adapter_model.safetensors")
         save_file({k: v * 2 if ".lora_B." in k else v for k, v in load_file(path).items()}, path)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run_module, "export_adapter", damaged)
+        patch.setattr(run_module, "export", damaged)
         with pytest.raises(PreconditionError) as caught:
             run(recipe_of(publish={"name": "clf"}), registry, tmp_path / "out", console=QUIET)
     assert caught.value.reason == "RELOAD_DIFFERS"

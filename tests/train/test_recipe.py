@@ -70,11 +70,6 @@ def test_misspelt_key_is_named_rather_than_the_one_it_leaves_out(text: str, word
 @pytest.mark.parametrize(
     "setting",
     [
-        "method=qlora",
-        "lora.rslora=true",
-        "lora.init=pissa",
-        "packing=true",
-        "optimisation.optimizer=paged_adamw_8bit",
         "task.format=blind",
         "data.mixture=[]",
     ],

@@ -2,46 +2,64 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from loradeck_registry.errors import PreconditionError
-from loradeck_tasks.task import Task
-from loradeck_train.model.build import TrainingModel, trained_rows
+from loradeck_train.model.build import TrainingModel
+from loradeck_train.model.new_rows import trained_rows
+from loradeck_train.prepare import Prepared
+from loradeck_train.publish.changes import Changes, changes_of, padded
+from loradeck_train.publish.merging import merge_into, save_checkpoint
 
 CONFIG, MODEL, NEW_TOKENS = "adapter_config.json", "adapter_model.safetensors", "new_tokens.safetensors"
 
 
-def export_adapter(trained: TrainingModel, task: Task, folder: Path, dtype: str) -> None:
-    """Write a PEFT adapter that PEFT and vLLM load alike: the scale folded into B (in float32) so that alpha = rank,
-    tensors in `dtype`, the rows of new tokens in a file of their own, and never a whole embedding matrix.
+def export(trained: TrainingModel, prepared: Prepared, folder: Path) -> dict[str, float] | None:
+    """Write what `prepared.recipe` publishes to `folder`; returns what converting DoRA kept, if it was converted.
 
     Raises PreconditionError (UNTRAINED) if training has not moved the weights at all.
     """
+    recipe, dtype = prepared.recipe, prepared.recipe.publish.dtype
+    if recipe.method == "full":
+        trained.causal.to(getattr(torch, dtype))
+        save_checkpoint(trained.causal, prepared.tokenizer, folder)
+        return None
+    changes = changes_of(trained, recipe.adapter)
+    rows = new_rows(trained, prepared)
+    if recipe.publish.merged:
+        save_checkpoint(merge_into(prepared.base.folder, changes, rows, dtype), prepared.tokenizer, folder)
+        return None
+    write_adapter(changes, rows, folder, dtype)
+    return changes.fidelity
+
+
+def new_rows(trained: TrainingModel, prepared: Prepared) -> tuple[Tensor, Tensor, Tensor] | None:
+    """Ids of the added tokens and their rows of embedding and head, float32 on the CPU; None without added tokens."""
+    added = [token.id for token in prepared.task.added_tokens]
+    if not added:
+        return None
+    found = trained_rows(trained.causal)
+    if found is None:
+        from loradeck_train.model.matrices import matrices
+
+        # Not trained themselves: what they started from stands in the matrices.
+        found = tuple(matrix[added] for matrix in matrices(trained.causal))
+    inputs, outputs = (rows.detach().float().cpu() for rows in found)
+    return torch.tensor(added, dtype=torch.int64), inputs, outputs
+
+
+def write_adapter(changes: Changes, rows: tuple[Tensor, Tensor, Tensor] | None, folder: Path, dtype: str) -> None:
+    """Write a PEFT adapter that PEFT and vLLM load alike: alpha = rank, one rank, tensors in `dtype`, the rows of new
+    tokens in a file of their own, and never a whole embedding matrix."""
     folder.mkdir(parents=True, exist_ok=True)
+    pairs, rank = padded(changes.pairs)
     tensors: dict[str, Tensor] = {}
-    ranks: set[int] = set()
-    leaves: set[str] = set()
-    moved = False
-    for name, module in trained.model.named_modules():
-        if "default" not in getattr(module, "lora_A", ()):
-            continue
-        layer: Any = module
-        a = layer.lora_A["default"].weight.detach().float()
-        b = layer.lora_B["default"].weight.detach().float() * float(layer.scaling["default"])
-        moved = moved or bool(b.any())
-        ranks.add(a.shape[0])
-        leaves.add(name.rsplit(".", 1)[-1])
-        tensors[f"{name}.lora_A.weight"] = _stored(a, dtype)
-        tensors[f"{name}.lora_B.weight"] = _stored(b, dtype)
-    if not moved:
-        raise PreconditionError("training has not moved the adapter: every B is zero", reason="UNTRAINED")
-    assert len(ranks) == 1, "one rank for all modules"
+    for name, (a, b) in pairs.items():
+        tensors[f"base_model.model.{name}.lora_A.weight"] = _stored(a, dtype)
+        tensors[f"base_model.model.{name}.lora_B.weight"] = _stored(b, dtype)
     save_file(tensors, str(folder / MODEL), metadata={"format": "pt"})
-    rank = ranks.pop()
     config = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -49,31 +67,14 @@ def export_adapter(trained: TrainingModel, task: Task, folder: Path, dtype: str)
         "lora_alpha": rank,
         "lora_dropout": 0.0,
         "bias": "none",
-        "target_modules": sorted(leaves),
+        "target_modules": sorted({name.rsplit(".", 1)[-1] for name in pairs}),
         "inference_mode": True,
     }
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
-    added = [token.id for token in task.added_tokens]
-    if added:
-        rows = trained_rows(trained.causal)
-        assert rows is not None, "a task with added tokens trains their rows"
-        new = {
-            "ids": torch.tensor(added, dtype=torch.int64),
-            "input_rows": _stored(rows[0], dtype),
-            "output_rows": _stored(rows[1], dtype),
-        }
+    if rows is not None:
+        ids, inputs, outputs = rows
+        new = {"ids": ids, "input_rows": _stored(inputs, dtype), "output_rows": _stored(outputs, dtype)}
         save_file(new, str(folder / NEW_TOKENS))
-
-
-def export_checkpoint(trained: TrainingModel, tokenizer: Any, folder: Path, dtype: str) -> None:
-    """Write all weights as a safetensors model folder with its tokenizer, added tokens included. The model in memory is
-    cast to `dtype` on the way."""
-    folder.mkdir(parents=True, exist_ok=True)
-    causal: Any = trained.causal
-    causal.to(getattr(torch, dtype))
-    causal.config.use_cache = True
-    causal.save_pretrained(str(folder))
-    tokenizer.save_pretrained(str(folder))
 
 
 def _stored(tensor: Tensor, dtype: str) -> Tensor:

@@ -16,13 +16,15 @@ from loradeck_tasks.probe import Probe, ProbePrompt
 from loradeck_tasks.rendering import stop_token_ids
 from loradeck_tasks.task import Task
 from loradeck_train.data.encoding import Encoded
-from loradeck_train.model.build import device, load_causal, matrices
+from loradeck_train.model.loading import device, load_causal
 from loradeck_train.model.loss import logprobs_at_end
+from loradeck_train.model.matrices import matrices
 from loradeck_train.publish.export import NEW_TOKENS
 
 _CANDIDATES = 16
 _CONTINUATION = 8
 _SHARE = 0.1
+_LOSSY_SHARE = 0.5
 _FLOOR = {"bfloat16": 0.05, "float32": 0.001}
 
 
@@ -30,7 +32,8 @@ _FLOOR = {"bfloat16": 0.05, "float32": 0.001}
 class ReloadCheck:
     """How far the reloaded revision is from the model in memory, in nats over the probe's candidates.
 
-    `tolerance` is a tenth of what training changed, at least the rounding noise of the serving precision.
+    `tolerance` is a tenth of what training changed (half of it for methods that are published only nearly), at least
+    the rounding noise of the serving precision.
     """
 
     mean_difference: float
@@ -69,10 +72,12 @@ def prove(
     *,
     adapter: bool,
     dtype: str,
+    lossy: bool = False,
 ) -> tuple[Probe, ReloadCheck]:
     """Load base and published revision afresh in the serving precision, and compare.
 
-    `trained` holds the log-probabilities of the model in memory after each prompt, over `allowed_ids`. Raises
+    `trained` holds the log-probabilities of the model in memory after each prompt, over `allowed_ids`. `lossy`: what
+    was published is only near to it (`Recipe.lossy`), and may be apart by half of what training changed. Raises
     PreconditionError (RELOAD_DIFFERS) if the reloaded revision answers otherwise than the trained model.
     """
     allowed = allowed_ids(task, vocabulary)
@@ -104,7 +109,7 @@ def prove(
         )
     gaps = [abs(a - b) for p in found for a, b in zip(p.adapter_logprobs, p.base_logprobs, strict=True)]
     probe = Probe(dtype=dtype, prompts=tuple(found), distance=sum(gaps) / len(gaps))
-    return probe, _checked(torch.cat(differences), probe.distance, dtype)
+    return probe, _checked(torch.cat(differences), probe.distance, dtype, _LOSSY_SHARE if lossy else _SHARE)
 
 
 def load_adapter(base: Any, folder: Path) -> Any:
@@ -130,11 +135,11 @@ def _continue(model: Any, prompt: list[int], allowed: Tensor, stops: set[int]) -
     return tuple(ids)
 
 
-def _checked(differences: Tensor, distance: float, dtype: str) -> ReloadCheck:
+def _checked(differences: Tensor, distance: float, dtype: str, share: float) -> ReloadCheck:
     check = ReloadCheck(
         mean_difference=float(differences.mean()),
         largest_difference=float(differences.max()),
-        tolerance=max(_SHARE * distance, _FLOOR[dtype]),
+        tolerance=max(share * distance, _FLOOR[dtype]),
     )
     if not check.mean_difference <= check.tolerance:
         raise PreconditionError(

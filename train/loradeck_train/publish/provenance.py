@@ -16,14 +16,20 @@ from loradeck_train.prepare import Prepared
 from loradeck_train.publish.proof import ReloadCheck
 from loradeck_train.recipe.settings import Recipe
 
-_PACKAGES = ("loradeck", "torch", "transformers", "peft", "accelerate", "safetensors", "tokenizers")
+_PACKAGES = ("loradeck", "torch", "transformers", "peft", "accelerate", "safetensors", "tokenizers", "bitsandbytes")
 
 
 def provenance(
-    prepared: Prepared, size: ModelSize, result: TrainingResult, check: ReloadCheck, peak_bytes: int
+    prepared: Prepared,
+    size: ModelSize,
+    result: TrainingResult,
+    check: ReloadCheck,
+    peak_bytes: int,
+    fidelity: dict[str, float] | None,
 ) -> dict[str, Any]:
     """The manifest's `provenance`: JSON values only. `seconds` is of the training loop, `peak_bytes` above the memory
-    held before the model was loaded, `tokens` those of prompts and answers that went through the model."""
+    held before the model was loaded, `tokens` those of prompts and answers that went through the model, `conversion`
+    what cutting DoRA to a LoRA of that rank kept of its squared norm."""
     return {
         "recipe": recipe_record(prepared.recipe, prepared.base.reference),
         "data": {
@@ -54,6 +60,7 @@ def provenance(
         "attention": size.attention,
         "substitutions": list(prepared.substitutions),
         "reload_check": asdict(check),
+        **({} if fidelity is None else {"conversion": fidelity}),
         "packages": packages(),
         "hardware": hardware(),
     }

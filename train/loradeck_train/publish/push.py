@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from loradeck_registry.errors import NotFoundError, PreconditionError
 from loradeck_registry.files import describe, folder_files
@@ -14,8 +14,6 @@ from loradeck_train.prepare import Prepared
 from loradeck_train.recipe.settings import Recipe
 
 MANIFEST = "manifest.json"
-KINDS: dict[str, Literal["adapter", "full"]] = {"lora": "adapter", "full": "full"}
-"""Kind of revision that each method makes."""
 
 
 def make_manifest(prepared: Prepared, folder: Path, probe: Probe, record: dict[str, Any]) -> Manifest:
@@ -25,13 +23,13 @@ def make_manifest(prepared: Prepared, folder: Path, probe: Probe, record: dict[s
     """
     recipe, identity = prepared.recipe, prepared.base.identity
     lora: Lora | None = None
-    if recipe.method == "lora":
+    if recipe.publishes == "adapter":
         facts = check_adapter(folder, prepared.task, read_shapes(prepared.base.folder, identity))
         lora = Lora.model_validate(
             {"rank": facts.rank, "alpha": facts.rank, "target_modules": facts.target_modules, "dtype": facts.dtype}
         )
     return Manifest(
-        kind=KINDS[recipe.method],
+        kind=recipe.publishes,
         base=identity,
         lora=lora,
         files=describe(folder_files(folder)),
@@ -50,7 +48,7 @@ def check_publishable(registry: Registry, recipe: Recipe) -> None:
     Raises PreconditionError (KIND_CHANGED) if it holds revisions of another kind, and what the registry raises where
     it cannot be written.
     """
-    name, kind = recipe.publish.name, KINDS[recipe.method]
+    name, kind = recipe.publish.name, recipe.publishes
     if name is None:
         return
     # The smallest thing that can be written and taken back.
@@ -61,7 +59,7 @@ def check_publishable(registry: Registry, recipe: Recipe) -> None:
         return
     if there != kind:
         raise PreconditionError(
-            f"{name} holds revisions of kind {there} and method {recipe.method} makes one of kind {kind}: "
+            f"{name} holds revisions of kind {there} and this recipe makes one of kind {kind}: "
             "publish under another name",
             reason="KIND_CHANGED",
             field="publish.name",

@@ -1,0 +1,73 @@
+"""The base as a causal model in memory: device, attention, precision, 4-bit weights."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from loradeck_registry.errors import PreconditionError
+from loradeck_train.model.attention import PACKED, register_packed_attention, supports_packed
+from loradeck_train.recipe.lora import QuantizationSettings
+
+_EAGER_LENGTH = 1024
+
+
+def device() -> torch.device:
+    """The GPU if there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def choose_attention(precision: str, longest: int, packed: Path | None = None) -> str:
+    """Attention implementation. `packed` is the base's folder where rows are packed: plain causal attention then goes
+    example by example, and anything else through transformers' block mask.
+
+    The CPU's fused bfloat16 attention has a backward pass that takes 1.5 times as long as plain matrix products while
+    sequences are short (measured at 150 tokens), so those go without it.
+    """
+    if packed is not None:
+        from transformers import AutoConfig
+
+        register_packed_attention()
+        return PACKED if supports_packed(AutoConfig.from_pretrained(str(packed), local_files_only=True)) else "sdpa"
+    plain = device().type == "cpu" and precision == "bf16" and longest <= _EAGER_LENGTH
+    return "eager" if plain else "sdpa"
+
+
+def load_causal(
+    folder: Path, dtype: torch.dtype, attention: str = "sdpa", quantization: QuantizationSettings | None = None
+) -> Any:
+    """A causal model from local safetensors; with `quantization`, its linear layers in 4 bits, products in `dtype`.
+
+    Raises PreconditionError (BASE_NOT_LOADABLE; BITSANDBYTES_MISSING).
+    """
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    more = {} if quantization is None else {"quantization_config": _four_bits(quantization, dtype)}
+    try:
+        return AutoModelForCausalLM.from_pretrained(
+            str(folder), dtype=dtype, attn_implementation=attention, local_files_only=True, use_safetensors=True, **more
+        )
+    except (OSError, ValueError, KeyError) as error:
+        line = " ".join(str(error).split())[:200]
+        raise PreconditionError(f"the base cannot be loaded: {line}", reason="BASE_NOT_LOADABLE") from error
+
+
+def _four_bits(settings: QuantizationSettings, dtype: torch.dtype) -> Any:
+    from importlib.util import find_spec
+
+    from transformers import BitsAndBytesConfig
+
+    if find_spec("bitsandbytes") is None:
+        raise PreconditionError(
+            "QLoRA needs the package bitsandbytes: pip install 'loradeck[qlora]', or leave `quantization` out",
+            reason="BITSANDBYTES_MISSING",
+            field="quantization",
+        )
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=settings.kind,
+        bnb_4bit_use_double_quant=settings.double,
+        bnb_4bit_compute_dtype=dtype,
+    )
