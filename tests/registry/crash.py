@@ -14,27 +14,31 @@ from pathlib import Path
 from loradeck_registry import layout
 from loradeck_registry.registry import Registry
 from loradeck_registry.store import Store
-from tests.registry.support import push
+from tests.registry.support import push, push_base, push_full
 
 OPERATIONS = ("put_if_absent", "put_file", "size", "keys", "items", "get", "delete")
 
 
 def main(folder: Path, random_rounds: int) -> dict[str, int]:
-    """Kill before and after every store operation of a push with alias and a collection, then at random times."""
+    """Kill before and after every store operation of two pushes (an adapter with its alias, a full checkpoint that is
+    stored as a difference to its base) and a collection, then at random times within them."""
     os.environ["LORADECK_CACHE"] = str(folder / "cache")
     url = folder / "registry"
     counted = folder / "count"
-    _in_child(lambda: _publish(url, folder, 0))
-    _in_child(lambda: counted.write_text(str(_counting(lambda: _publish(url, folder, 1)))))
+    _in_child(lambda: push_base(Registry.init(url), folder / "base"))
+    begin = time.monotonic()
+    _in_child(lambda: _publish(url, folder, 1))
+    duration = time.monotonic() - begin
+    _in_child(lambda: counted.write_text(str(_counting(lambda: _publish(url, folder, 2)))))
     operations = int(counted.read_text())
     killed = 0
     for operation in range(1, operations + 1):
         for after in (False, True):
-            killed += _in_child(lambda o=operation, a=after: _killing(o, a, lambda: _publish(url, folder, o)))  # type: ignore[misc]
+            killed += _in_child(lambda o=operation, a=after: _killing(o, a, lambda: _publish(url, folder, o + 2)))  # type: ignore[misc]
             _in_child(lambda: _check(url, folder), must_succeed=True)
     generator = random.Random(0)
     for number in range(random_rounds):
-        killed += _in_child(lambda n=number: _publish(url, folder, n), kill_after=generator.uniform(0, 0.02))  # type: ignore[misc]
+        killed += _in_child(lambda n=number: _publish(url, folder, 1000 + n), kill_after=generator.uniform(0, duration))  # type: ignore[misc]
         _in_child(lambda: _check(url, folder), must_succeed=True)
     return {"operations": operations, "rounds": 2 * operations + random_rounds, "killed": killed}
 
@@ -42,6 +46,7 @@ def main(folder: Path, random_rounds: int) -> dict[str, int]:
 def _publish(url: Path, folder: Path, seed: int) -> None:
     registry = Registry.init(url)
     push(registry, folder / f"files-{os.getpid()}", seed=seed, alias="prod")
+    push_full(registry, folder / f"full-{os.getpid()}", seed + 1)
     orphan = f"{seed:064x}"
     registry._store.put_if_absent(layout.blob(orphan), b"left by a killed push")
     registry.collect(delete=True, grace=timedelta(0), wait=0)
@@ -58,6 +63,8 @@ def _check(url: Path, folder: Path) -> None:
     revision = push(registry, folder / "check", seed=random.randrange(10**9), alias="prod")
     assert revision.number == before + 1
     assert registry.resolve("clf@prod").number == before + 1
+    full = push_full(registry, folder / "check-full", random.randrange(1, 10**9))
+    assert registry.stored_bytes(full) < full.manifest.size
 
 
 def _counting(action: Callable[[], None]) -> int:
