@@ -10,7 +10,7 @@ import pyarrow.parquet
 import pytest
 
 from loradeck_registry.errors import InvalidError, LoradeckError, NotFoundError, PreconditionError
-from loradeck_train.data.examples import load_data
+from loradeck_train.data.dataset import load_data
 from loradeck_train.data.rows import read_rows
 from loradeck_train.recipe.settings import Recipe
 from tests.train.conftest import ROWS

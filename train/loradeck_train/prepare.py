@@ -1,7 +1,10 @@
 """What a run and its plan have in common: base, task, tokenizer, data and token ids, without loading the model."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
+
+import torch
 
 import loradeck_pocket
 from loradeck_registry.bases import ResolvedBase, resolve_base
@@ -9,10 +12,15 @@ from loradeck_registry.identity import read_config
 from loradeck_registry.registry import Registry
 from loradeck_tasks.rendering import tokenizer_for
 from loradeck_tasks.task import Task
-from loradeck_train.data.encoding import Encoded, TokenCounts, encode_examples
-from loradeck_train.data.examples import DataSet, load_data
-from loradeck_train.data.tasks import make_task, template_fields
+from loradeck_train.data.dataset import DataSet, load_data
+from loradeck_train.data.encoding import Encoded, TokenCounts, count_tokens, encode_examples
+from loradeck_train.data.examples import Example
+from loradeck_train.data.mixing import mix
+from loradeck_train.data.rows import describe_source
+from loradeck_train.data.statistics import token_statistics
+from loradeck_train.data.tasks import make_part_task, make_task, template_fields
 from loradeck_train.recipe.settings import Recipe
+from loradeck_train.recipe.substitutions import substituted
 
 POCKET_BASE = "pocket:base"
 _DEFAULT_LENGTH = 2048
@@ -20,16 +28,19 @@ _DEFAULT_LENGTH = 2048
 
 @dataclass(frozen=True)
 class Prepared:
-    """Everything decided before the model is loaded. `substitutions` are sentences: what was asked, what is done."""
+    """Everything decided before the model is loaded. `training` holds the rows of all tasks, as often as they come in
+    an epoch; `statistics` has a row per task. `substitutions` are sentences: what was asked, what is done."""
 
     recipe: Recipe
     base: ResolvedBase
     task: Task
     tokenizer: Any
     data: DataSet
-    training: tuple[Encoded, ...]
-    validation: tuple[Encoded, ...]
+    training: Sequence[Encoded]
+    validation: Sequence[Encoded]
+    test: Sequence[Encoded]
     counts: TokenCounts
+    statistics: tuple[dict[str, Any], ...]
     max_length: int
     substitutions: tuple[str, ...]
 
@@ -37,26 +48,45 @@ class Prepared:
 def prepare(recipe: Recipe, registry: Registry | None) -> Prepared:
     """Resolve, read, render and count. Raises what the parts raise: a bad base, bad data, no reserved rows."""
     # Data first: its errors are the likeliest, and a large base takes long to digest.
+    recipe, substitutions = substituted(recipe, torch.cuda.is_available())
     data = load_data(recipe, template_fields(recipe.task))
     base = find_base(recipe.base, registry)
     task = make_task(recipe.task, data.labels, base.identity, base.folder)
     tokenizer = tokenizer_for(task, base.folder)
-    substitutions: list[str] = []
     max_length = _max_length(recipe, base, substitutions)
-    training, counts = encode_examples(data.training, task, tokenizer, max_length)
-    validation, _ = encode_examples(data.validation, task, tokenizer, max_length)
+    parts: list[tuple[Sequence[Encoded], float]] = []
+    statistics = []
+    truncated = 0
+    for name, part_task, examples, weight in _tasks(recipe, data, task):
+        encoded, cut = encode_examples(examples, part_task, tokenizer, max_length, on_disk=recipe.data.streaming)
+        parts.append((encoded, weight))
+        statistics.append(token_statistics(name, part_task, encoded, cut, tokenizer))
+        truncated += cut
+    training = mix(parts, recipe.seed)
+    validation, _ = encode_examples(data.validation, task, tokenizer, max_length, on_disk=recipe.data.streaming)
+    test, _ = encode_examples(data.test, task, tokenizer, max_length, on_disk=recipe.data.streaming)
     return Prepared(
         recipe=recipe,
         base=base,
         task=task,
         tokenizer=tokenizer,
         data=data,
-        training=tuple(training),
-        validation=tuple(validation),
-        counts=counts,
+        training=training,
+        validation=validation,
+        test=test,
+        counts=count_tokens(training, truncated),
+        statistics=tuple(statistics),
         max_length=max_length,
         substitutions=tuple(substitutions),
     )
+
+
+def _tasks(recipe: Recipe, data: DataSet, task: Task) -> Iterator[tuple[str, Task, Sequence[Example], float]]:
+    """Source, task, rows and weight of the main task and of those trained along."""
+    yield data.source, task, data.training, recipe.data.weight
+    for part in data.parts:
+        part_task = make_part_task(part.settings.task, part.labels)
+        yield describe_source(part.settings.source), part_task, part.examples, part.settings.weight
 
 
 def find_base(text: str, registry: Registry | None) -> ResolvedBase:

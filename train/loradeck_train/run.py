@@ -19,7 +19,7 @@ from loradeck_train.loop.trainer import TrainingResult, train
 from loradeck_train.model.build import ModelSize, TrainingModel, build_model
 from loradeck_train.model.loss import logprobs_at_end
 from loradeck_train.prepare import Prepared, pad_token_id, prepare
-from loradeck_train.publish.export import export_adapter, export_checkpoint
+from loradeck_train.publish.export import export
 from loradeck_train.publish.proof import ReloadCheck, allowed_ids, choose_prompts, prove
 from loradeck_train.publish.provenance import provenance
 from loradeck_train.publish.push import MANIFEST, check_publishable, make_manifest, push
@@ -44,7 +44,7 @@ class RunReport:
         record = self.manifest.provenance
         keys = (
             "method", "steps", "tokens", "tokens_per_second", "peak_bytes", "parameters", "trainable_parameters",
-            "trainable_share", "validation_loss", "substitutions", "reload_check", "loss_history",
+            "trainable_share", "validation_loss", "test_loss", "substitutions", "reload_check", "loss_history",
         )  # fmt: skip
         return {
             "revision": str(self.revision) if self.revision else None,
@@ -78,6 +78,7 @@ def run(
     if registry is not None:
         check_publishable(registry, recipe)
     prepared = prepare(recipe, registry)
+    recipe = prepared.recipe
     checkpoint = open_output(output, prepared, resume)
     for line in prepared.substitutions:
         console.print(f"substituted: {line}", highlight=False)
@@ -87,10 +88,15 @@ def run(
             f"{prepared.max_length} tokens; their longest field was cut",
             highlight=False,
         )
+    for name, leakage in prepared.data.leakage.items():
+        if leakage.first is not None:
+            console.print(leakage.sentence(name), highlight=False)
     folder = output / PUBLISHED
     shutil.rmtree(folder, ignore_errors=True)
     prompts = choose_prompts(prepared.validation or prepared.training, recipe.publish.probe_prompts, recipe.seed)
-    size, result, trained, peak_bytes = _train_and_export(prepared, output, folder, prompts, checkpoint, title, console)
+    size, result, trained, peak_bytes, fidelity = _train_and_export(
+        prepared, output, folder, prompts, checkpoint, title, console
+    )
     probe, check = prove(
         prompts,
         trained,
@@ -99,10 +105,11 @@ def run(
         prepared.base.identity.vocabulary,
         prepared.base.folder,
         folder,
-        adapter=recipe.method == "lora",
+        adapter=recipe.publishes == "adapter",
         dtype=recipe.publish.dtype,
+        lossy=recipe.lossy,
     )
-    manifest = make_manifest(prepared, folder, probe, provenance(prepared, size, result, check, peak_bytes))
+    manifest = make_manifest(prepared, folder, probe, provenance(prepared, size, result, check, peak_bytes, fidelity))
     (output / MANIFEST).write_bytes(manifest.canonical_json())
     revision = push(registry, prepared, manifest, folder) if registry and recipe.publish.name else None
     remove_checkpoints(output)
@@ -117,12 +124,12 @@ def _train_and_export(
     checkpoint: Path | None,
     title: str,
     console: Console,
-) -> tuple[ModelSize, TrainingResult, list[torch.Tensor], int]:
+) -> tuple[ModelSize, TrainingResult, list[torch.Tensor], int, dict[str, float] | None]:
     """The part that holds the trained model; when it returns, the model's memory is free for the reload."""
     recipe = prepared.recipe
     with PeakMemory() as memory:
         trained: TrainingModel = build_model(
-            recipe, prepared.base.folder, prepared.task, prepared.counts.longest, prepared.tokenizer
+            recipe, prepared.base.folder, prepared.task, prepared.counts.longest, prepared.tokenizer, prepared.training
         )
         result = train(
             recipe,
@@ -130,7 +137,9 @@ def _train_and_export(
             prepared.training,
             prepared.validation,
             pad_token_id(prepared.tokenizer),
+            prepared.max_length,
             output,
+            test=prepared.test,
             resume_from=checkpoint,
             title=title,
             console=console,
@@ -138,10 +147,7 @@ def _train_and_export(
     allowed = allowed_ids(prepared.task, prepared.base.identity.vocabulary)
     answers = logprobs_at_end(trained.model, prompts, allowed)
     size = trained.size
-    if recipe.method == "lora":
-        export_adapter(trained, prepared.task, folder, recipe.publish.dtype)
-    else:
-        export_checkpoint(trained, prepared.tokenizer, folder, recipe.publish.dtype)
+    fidelity = export(trained, prepared, folder)
     del trained
     gc.collect()
-    return size, result, answers, memory.peak_bytes
+    return size, result, answers, memory.peak_bytes, fidelity

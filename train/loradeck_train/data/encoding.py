@@ -1,6 +1,7 @@
 """Examples as token ids: rendered as serving renders them, cut to the length, counted."""
 
-from collections.abc import Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +9,8 @@ from loradeck_registry.errors import InvalidError
 from loradeck_tasks.rendering import render_example
 from loradeck_tasks.task import Task
 from loradeck_train.data.examples import Example
+from loradeck_train.data.spool import Spool
+from loradeck_train.data.tasks import answer_end
 
 
 @dataclass(frozen=True)
@@ -40,32 +43,52 @@ class TokenCounts:
 
 
 def encode_examples(
-    examples: Sequence[Example], task: Task, tokenizer: Any, max_length: int
-) -> tuple[list[Encoded], TokenCounts]:
-    """Render and cut. Over `max_length`, the longest field of the prompt loses words from its end, so that system
-    prompt, question and the start of the answer stay whole; an answer is never cut.
+    examples: Iterable[Example], task: Task, tokenizer: Any, max_length: int, *, on_disk: bool = False
+) -> tuple[Sequence[Encoded], int]:
+    """Render and cut; the second value says how many were cut. Over `max_length`, the longest field of the prompt loses
+    words from its end, so that system prompt, question and the start of the answer stay whole; an answer is never cut.
 
     Raises InvalidError (TOO_LONG) if an example cannot be made to fit.
     """
-    encoded: list[Encoded] = []
     truncated = 0
-    for number, example in enumerate(examples, 1):
-        item = _encode(example, task, tokenizer)
-        if item.length > max_length:
-            item = _shortened(example, task, tokenizer, max_length, number, item.length)
-            truncated += 1
-        encoded.append(item)
-    return encoded, TokenCounts(
-        examples=len(encoded),
-        prompt=sum(len(e.prompt) for e in encoded),
-        answer=sum(len(e.answer) for e in encoded),
-        longest=max((e.length for e in encoded), default=0),
-        truncated=truncated,
-    )
+
+    def encoded() -> Iterator[Encoded]:
+        nonlocal truncated
+        for number, example in enumerate(examples, 1):
+            item = _encode(example, task, tokenizer)
+            if item.length > max_length:
+                item = _shortened(example, task, tokenizer, max_length, number, item.length)
+                truncated += 1
+            yield item
+
+    found = Spool(encoded(), _dump, _load) if on_disk else tuple(encoded())
+    return found, truncated
+
+
+def count_tokens(examples: Iterable[Encoded], truncated: int) -> TokenCounts:
+    """Add up a set, `truncated` of whose examples were cut."""
+    number = prompt = answer = longest = 0
+    for example in examples:
+        number += 1
+        prompt += len(example.prompt)
+        answer += len(example.answer)
+        longest = max(longest, example.length)
+    return TokenCounts(number, prompt, answer, longest, truncated)
+
+
+def _dump(example: Encoded) -> bytes:
+    return array("I", [len(example.prompt), *example.prompt, *example.answer]).tobytes()
+
+
+def _load(content: bytes) -> Encoded:
+    ids = array("I", content)
+    border = 1 + ids[0]
+    return Encoded(tuple(ids[1:border]), tuple(ids[border:]))
 
 
 def _encode(example: Example, task: Task, tokenizer: Any) -> Encoded:
-    prompt, answer = render_example(task, example.values, example.answer, tokenizer)
+    said = example.answer if task.labels else example.answer + answer_end(task)
+    prompt, answer = render_example(task, example.values, said, tokenizer)
     # A label token is the whole answer: serving reads one pass after the prompt and nothing behind it.
     return Encoded(tuple(prompt), tuple(answer[:1] if task.uses_label_tokens else answer))
 

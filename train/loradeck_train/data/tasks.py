@@ -11,10 +11,12 @@ from loradeck_registry.manifest import BaseIdentity
 from loradeck_tasks.defaults import default_task
 from loradeck_tasks.rendering import chat_template_digest, tokenizer_digest, tokenizer_for
 from loradeck_tasks.task import MAX_ADDED_TOKENS, AddedToken, Label, Task
-from loradeck_train.recipe.settings import TaskSettings
+from loradeck_train.recipe.task import TaskSettings
 
 _STAND_IN = (Label(name="a"), Label(name="b"))
 _MAX_CONTENT = 64
+BLIND = ("<START_Q>", "<END_Q>", "<START_A>", "<END_A>")
+"""New tokens of format blind, as in Anyscale's comparison of prompts: question and answer between marks, no words."""
 
 
 def template_fields(settings: TaskSettings) -> tuple[str, ...]:
@@ -34,6 +36,8 @@ def make_task(settings: TaskSettings, labels: Sequence[str], base: BaseIdentity,
         Label(name=name, token=label_token(name, index) if with_tokens else None) for index, name in enumerate(labels)
     ]
     contents = [label.token for label in named if label.token is not None] + list(settings.added_tokens)
+    if settings.format == "blind":
+        contents += [token for token in BLIND if token not in contents]
     if len(contents) > MAX_ADDED_TOKENS:
         raise InvalidError(
             f"the task adds {len(contents)} tokens and {MAX_ADDED_TOKENS} is the limit"
@@ -58,6 +62,17 @@ def make_task(settings: TaskSettings, labels: Sequence[str], base: BaseIdentity,
     )
 
 
+def make_part_task(settings: TaskSettings, labels: Sequence[str]) -> Task:
+    """The task of rows that are trained along: it adds no tokens, so its labels are text."""
+    return _build(settings, labels=tuple(Label(name=name) for name in labels))
+
+
+def answer_end(task: Task) -> str:
+    """What an answer ends with before the end of the turn: format blind's last mark, else nothing."""
+    added = {token.content for token in task.added_tokens}
+    return BLIND[3] if task.format == "plain" and added.issuperset(BLIND) and BLIND[3] in task.stop else ""
+
+
 def label_token(name: str, index: int) -> str:
     """The new token of a label: readable where it fits."""
     content = f"<|label:{name}|>"
@@ -65,16 +80,22 @@ def label_token(name: str, index: int) -> str:
 
 
 def _build(settings: TaskSettings, **computed: Any) -> Task:
+    blind = settings.format == "blind"
     changes: dict[str, Any] = {
-        "format": settings.format,
+        "format": "plain" if blind else settings.format,
         "text_normalisation": settings.text_normalisation,
-        "stop": settings.stop,
+        "stop": (*settings.stop, BLIND[3]) if blind else settings.stop,
         **computed,
     }
-    if settings.system is not None:
+    if settings.system is not None or blind:
         changes["system"] = settings.system or None
     if settings.template is not None:
         changes["template"] = settings.template
+    if blind:
+        template = (
+            settings.template or default_task(settings.kind, labels=_STAND_IN if changes["labels"] else ()).template
+        )
+        changes["template"] = f"{BLIND[0]}{template}{BLIND[1]}{BLIND[2]}"
     if settings.max_tokens is not None:
         changes["max_tokens"] = settings.max_tokens
     try:

@@ -38,12 +38,12 @@ class FedTrainer(Trainer):  # type: ignore[misc]
         self._look_at = 0
         self._rows: list[int] = []
 
-    def validation_loss(self) -> float:
-        """Cross-entropy by learned token on the held-out examples."""
+    def loss_on(self, examples: Sequence[Encoded]) -> float | None:
+        """Cross-entropy by learned token on held-out examples; None if there are none."""
+        if not len(examples):
+            return None
         recipe = self._recipe
-        return loss_per_token(
-            self.model, self._validation, bf16=recipe.precision == "bf16", learn_prompt=recipe.loss == "all"
-        )
+        return loss_per_token(self.model, examples, bf16=recipe.precision == "bf16", learn_prompt=recipe.loss == "all")
 
     def create_optimizer(self, *arguments: Any) -> Any:
         """The trainer's own, or LoRA+'s."""

@@ -40,6 +40,7 @@ class TrainingResult:
     tokens: int
     tokens_per_second: float
     validation_loss: float | None
+    test_loss: float | None = None
 
 
 def train(
@@ -51,6 +52,7 @@ def train(
     max_length: int,
     output: Path,
     *,
+    test: Sequence[Encoded] = (),
     resume_from: Path | None = None,
     title: str = "training",
     console: Console | None = None,
@@ -88,7 +90,8 @@ def train(
             f"stopped by {stop.signal.name} at step {trainer.state.global_step} of {schedule.steps}; a checkpoint was "
             "kept: go on with --resume"
         )
-    validation_loss = trainer.validation_loss() if validation else None
+    validation_loss = trainer.loss_on(validation)
+    test_loss = trainer.loss_on(test)
     remove_completion_loss(prepared.causal)
     remove_completion_loss(prepared.model)
     remove_low_rank(prepared.model)
@@ -102,6 +105,7 @@ def train(
         tokens=tokens,
         tokens_per_second=(tokens - history.tokens_before) / seconds,
         validation_loss=validation_loss,
+        test_loss=test_loss,
     )
 
 

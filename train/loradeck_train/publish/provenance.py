@@ -37,6 +37,9 @@ def provenance(
             "digest": prepared.data.digest,
             "rows": len(prepared.data.training),
             "validation_rows": len(prepared.data.validation),
+            "test_rows": len(prepared.data.test),
+            "leakage": {name: found.as_json() for name, found in prepared.data.leakage.items()},
+            "tasks": list(prepared.statistics),
             "prompt_tokens": prepared.counts.prompt,
             "answer_tokens": prepared.counts.answer,
             "longest": prepared.counts.longest,
@@ -56,6 +59,7 @@ def provenance(
             {key: entry[key] for key in ("step", "loss", "learning_rate", "seconds")} for entry in result.history
         ],
         "validation_loss": result.validation_loss,
+        "test_loss": result.test_loss,
         "max_length": prepared.max_length,
         "attention": size.attention,
         "substitutions": list(prepared.substitutions),
@@ -71,9 +75,13 @@ def recipe_record(recipe: Recipe, base: str) -> dict[str, Any]:
     record = recipe.model_dump(mode="json", exclude_none=True)
     record["base"] = base
     record["data"]["source"] = describe_source(recipe.data.source)
-    validation = recipe.data.validation
-    if validation is not None and validation.source is not None:
-        record["data"]["validation"]["source"] = describe_source(validation.source)
+    for name, part in (("validation", recipe.data.validation), ("test", recipe.data.test)):
+        if part is not None and part.source is not None:
+            record["data"][name]["source"] = describe_source(part.source)
+    for written, mixed in zip(record["data"]["mixture"], recipe.data.mixture, strict=True):
+        written["source"] = describe_source(mixed.source)
+    if recipe.evaluation.forgetting is not None:
+        record["evaluation"]["forgetting"] = describe_source(recipe.evaluation.forgetting)
     return record
 
 

@@ -1,129 +1,25 @@
 """The recipe: everything that decides a training run, as typed models. Parsed before torch is imported."""
 
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import Field, model_validator
 
 from loradeck_registry.reference import check_alias, check_name
-from loradeck_tasks.task import TaskKind
-
-NonEmpty = Annotated[str, StringConstraints(min_length=1)]
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class LoraSettings(_Strict):
-    """Shape of the adapter. The scale is alpha / rank (LoRA, Hu et al. 2021)."""
-
-    rank: int = Field(default=16, ge=1, le=512, description="rank of every module's A and B")
-    alpha: float = Field(default=32.0, gt=0, description="the update is scaled by alpha / rank")
-    dropout: float = Field(default=0.0, ge=0, lt=1, description="dropout in front of A while training")
-    target_modules: Literal["all-linear"] | tuple[NonEmpty, ...] = Field(
-        default="all-linear", description="`all-linear` (all but the head), or leaf names such as q_proj"
-    )
+from loradeck_train.recipe.data import DataSettings
+from loradeck_train.recipe.evaluation import EvaluationSettings
+from loradeck_train.recipe.lora import LoraSettings, QuantizationSettings
+from loradeck_train.recipe.optimisation import CheckpointSettings, OptimisationSettings
+from loradeck_train.recipe.strict import NonEmpty, Strict
+from loradeck_train.recipe.task import TaskSettings
 
 
-class Column(_Strict):
-    """A field taken from a part of a column: the first group of `pattern`, searched in it."""
-
-    column: NonEmpty
-    pattern: NonEmpty = Field(description="regular expression with one group; a row without a match is an error")
-
-
-class ValidationData(_Strict):
-    """Rows held out of training: a source of its own, or a fraction of the training rows."""
-
-    source: NonEmpty | None = Field(default=None, description="like data.source; unset: rows of data.source")
-    split: NonEmpty | None = Field(default=None, description="split of a `datasets:` or `pocket:` source")
-    fraction: float | None = Field(default=None, gt=0, le=0.5, description="share of the training rows to hold out")
-    limit: int | None = Field(default=None, ge=1, description="use at most the first rows")
-
-    @model_validator(mode="after")
-    def _one_way(self) -> Self:
-        if (self.fraction is not None) == (self.source is not None or self.split is not None):
-            raise ValueError("set either `fraction`, or `source` and `split` (one of them or both)")
-        return self
-
-
-class DataSettings(_Strict):
-    """Where rows come from, and which columns make the task's fields."""
-
-    source: NonEmpty = Field(
-        description="file (.jsonl, .csv, .parquet), `pocket:classification|qa|arithmetic`, or `datasets:NAME[/CONFIG]`"
-    )
-    split: NonEmpty = Field(default="train", description="split of a `datasets:` or `pocket:` source; files have none")
-    columns: dict[str, NonEmpty | Column] = Field(
-        default_factory=dict,
-        description="task field or `answer` (`label` for classification) -> column; unset: the column of that name",
-    )
-    validation: ValidationData | None = None
-    limit: int | None = Field(default=None, ge=1, description="use at most the first rows")
-
-
-class TaskSettings(_Strict):
-    """The task that travels with the revision. What is unset comes from the kind's defaults."""
-
-    kind: TaskKind
-    format: Literal["chat", "plain"] = "chat"
-    system: str | None = Field(default=None, description="system prompt; unset: the kind's, empty: none")
-    template: NonEmpty | None = Field(default=None, description="user message with {field} placeholders")
-    labels: Literal["from_data"] | tuple[NonEmpty, ...] = Field(
-        default="from_data", description="classes in order; from_data: those in the training rows, sorted"
-    )
-    label_tokens: bool = Field(default=True, description="one new token per label, read off one forward pass")
-    text_normalisation: Literal["sum", "mean"] = Field(default="mean", description="for labels scored as text")
-    added_tokens: tuple[NonEmpty, ...] = Field(default=(), description="further new tokens, for example <sql>")
-    stop: tuple[NonEmpty, ...] = Field(default=(), description="stop strings beside the end of turn")
-    max_tokens: int | None = Field(default=None, ge=1, description="most tokens to generate; unset: the kind's")
-
-    @model_validator(mode="after")
-    def _labels_belong_to_classification(self) -> Self:
-        if self.kind != "classification" and self.labels != "from_data":
-            raise ValueError(f"`labels` belong to kind classification, not {self.kind}")
-        return self
-
-
-class OptimisationSettings(_Strict):
-    """AdamW (Loshchilov and Hutter 2019) and its schedule."""
-
-    learning_rate: float = Field(gt=0, lt=1)
-    scheduler: Literal["cosine", "linear", "constant"] = Field(default="cosine", description="after the warm-up")
-    warmup_steps: int | None = Field(default=None, ge=0)
-    warmup_ratio: float | None = Field(default=None, ge=0, lt=1, description="share of all steps")
-    epochs: float | None = Field(default=None, gt=0)
-    max_steps: int | None = Field(default=None, ge=1, description="optimizer steps")
-    batch_size: int = Field(default=16, ge=1, description="examples per device and forward pass")
-    gradient_accumulation_steps: int = Field(default=1, ge=1)
-    optimizer: Literal["adamw"] = "adamw"
-    weight_decay: float = Field(default=0.0, ge=0)
-    beta1: float = Field(default=0.9, ge=0, lt=1)
-    beta2: float = Field(default=0.999, ge=0, lt=1)
-    max_grad_norm: float = Field(default=1.0, ge=0, description="gradient clipping; 0: none")
-
-    @model_validator(mode="after")
-    def _length_and_warmup(self) -> Self:
-        if (self.epochs is None) == (self.max_steps is None):
-            raise ValueError("set exactly one of `epochs` and `max_steps`, and the other to null")
-        if self.warmup_steps is not None and self.warmup_ratio is not None:
-            raise ValueError("set at most one of `warmup_steps` and `warmup_ratio`")
-        return self
-
-
-class CheckpointSettings(_Strict):
-    """Checkpoints for --resume, in the output folder; removed when the run is complete."""
-
-    save_steps: int | None = Field(default=None, ge=1, description="optimizer steps between two; unset: none are kept")
-    keep: int = Field(default=2, ge=1)
-
-
-class PublishSettings(_Strict):
+class PublishSettings(Strict):
     """How the result is stored."""
 
     name: str | None = Field(default=None, description="name in the registry; unset: not pushed")
     alias: str | None = Field(default=None, description="alias to move to the new revision")
     dtype: Literal["bfloat16", "float32"] = Field(default="bfloat16", description="the serving precision")
+    merged: bool = Field(default=False, description="publish base and adapter as one full checkpoint")
     author: str | None = None
     reason: str = ""
     licence: str | None = Field(default=None, description="SPDX expression")
@@ -140,31 +36,76 @@ class PublishSettings(_Strict):
         return self
 
 
-class Recipe(_Strict):
+class Recipe(Strict):
     """One training run. `base` and `data.source` can also come from the command line."""
 
     base: NonEmpty = Field(description="`name[@...]`, `hub:org/name[@revision]`, `dir:folder`, or `pocket:base`")
+    base_like: NonEmpty | None = Field(
+        default=None, description="a base of the same shapes, for `train plan` while `base` does not exist"
+    )
     method: Literal["lora", "full"]
     lora: LoraSettings | None = Field(default=None, description="for method lora; unset there: the defaults")
     data: DataSettings
     task: TaskSettings
     optimisation: OptimisationSettings
-    precision: Literal["bf16", "fp32"] = Field(
-        default="bf16", description="bf16: autocast to bfloat16, trained weights stay in float32; fp32: all float32"
+    quantization: QuantizationSettings | None = Field(default=None, description="QLoRA: the frozen base in 4 bits")
+    precision: Literal["bf16", "fp16", "fp32"] = Field(
+        default="bf16",
+        description="bf16: autocast to bfloat16, trained weights stay in float32; fp16: the same with a scaled loss, "
+        "on CUDA only (elsewhere bf16 takes its place); fp32: all float32",
     )
     max_length: int | None = Field(
         default=None, ge=8, description="tokens of prompt and answer; longer prompts are cut; unset: the base's context"
     )
+    loss: Literal["completion", "all"] = Field(
+        default="completion", description="completion: on the answer; all: on prompt and answer"
+    )
+    packing: Literal["off", "batch", "fill"] = Field(
+        default="off",
+        description="off: padded, like lengths together; batch: the examples of a batch in one row without padding; "
+        "fill: rows of max_length tokens filled by best fit, and batch_size counts rows. No attention across examples",
+    )
     seed: int = Field(default=0, ge=0, lt=2**32)
     gradient_checkpointing: bool = Field(default=False, description="less memory, about a third more time")
+    evaluation: EvaluationSettings = EvaluationSettings()
+    tensorboard: bool = Field(default=False, description="write TensorBoard's files to the output folder as well")
+    liger: bool = Field(default=False, description="Liger's fused kernels, on CUDA only (elsewhere torch's own)")
     checkpoints: CheckpointSettings = CheckpointSettings()
     publish: PublishSettings = PublishSettings()
+
+    @model_validator(mode="after")
+    def _evaluation_has_rows(self) -> Self:
+        if self.evaluation.every_steps is not None and self.data.validation is None:
+            raise ValueError("`evaluation.every_steps` needs `data.validation`")
+        return self
 
     @model_validator(mode="after")
     def _method_matches(self) -> Self:
         if self.method == "full" and self.lora is not None:
             raise ValueError("`lora` belongs to method lora; remove it for method full")
+        if self.method == "full" and (self.quantization or self.publish.merged):
+            raise ValueError("`quantization` and `publish.merged` belong to method lora")
+        if self.method == "lora" and self.adapter.embeddings != "rows" and not self.publish.merged:
+            raise ValueError(
+                f"`lora.embeddings: {self.adapter.embeddings}` changes the row of every token, which is not served "
+                "as an adapter: set `publish.merged: true`, or train new tokens alone with `lora.embeddings: rows`"
+            )
+        if self.method == "lora" and self.quantization and self.adapter.init == "pissa":
+            raise ValueError("`init: pissa` rewrites the base's weights, which `quantization` has rounded")
         return self
+
+    @property
+    def publishes(self) -> Literal["adapter", "full"]:
+        """Kind of revision that comes out."""
+        return "adapter" if self.method == "lora" and not self.publish.merged else "full"
+
+    @property
+    def lossy(self) -> bool:
+        """Whether what is published is only near to what was trained: DoRA is cut to LoRA, and QLoRA's base was
+        rounded to 4 bits while the one that is served is not. A merged DoRA is exact."""
+        return self.method == "lora" and (
+            self.quantization is not None or (self.adapter.dora and not self.publish.merged)
+        )
 
     @property
     def adapter(self) -> LoraSettings:

@@ -6,30 +6,9 @@ from typing import Any
 from loradeck_registry.errors import UnimplementedError
 
 _FIELDS = {
-    "lora.rslora": "rank-stabilised scaling",
-    "lora.loraplus_ratio": "LoRA+",
-    "lora.rank_pattern": "a rank per module",
-    "lora.alpha_pattern": "an alpha per module",
-    "lora.init": "EVA and PiSSA initialisation",
-    "lora.dora": "DoRA",
-    "lora.embeddings": "LoRA on the embeddings",
-    "quantization": "QLoRA",
-    "packing": "packing",
-    "loss": "loss on the prompt as well",
-    "data.mixture": "mixed tasks with weights",
-    "data.streaming": "streaming",
-    "optimisation.early_stopping": "early stopping",
     "distributed": "several devices",
-    "liger": "Liger kernels",
-    "tensorboard": "TensorBoard",
 }
-_VALUES = {
-    "method": {"qlora", "dora"},
-    "precision": {"fp16", "int8", "nf4"},
-    "task.format": {"blind"},
-    "optimisation.scheduler": {"cosine_with_restarts", "polynomial", "inverse_sqrt", "constant_with_warmup"},
-    "optimisation.optimizer": {"paged_adamw_8bit", "adamw_8bit", "paged_adamw_32bit", "adafactor", "lion", "sgd"},
-}
+_VALUES = {}
 
 
 def refuse_unbuilt(tree: Mapping[str, Any]) -> None:
