@@ -1,5 +1,6 @@
 """LoRA put on a base: which modules, which ranks and scales, which start, and the embeddings' part."""
 
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -23,7 +24,7 @@ def with_lora(recipe: Recipe, causal: Any, added: Sequence[int], batches: Iterab
     `batches` (input_ids, attention_mask, labels) are what EVA looks at. Raises InvalidError (BAD_RECIPE) for a module
     that the base lacks.
     """
-    from peft import EvaConfig, LoraConfig, get_peft_model
+    from peft import EvaConfig, LoraConfig, get_peft_model, initialize_lora_eva_weights
 
     settings = recipe.adapter
     targets = [*target_modules(recipe, causal), *_embedding_targets(recipe, causal)]
@@ -43,10 +44,14 @@ def with_lora(recipe: Recipe, causal: Any, added: Sequence[int], batches: Iterab
         task_type="CAUSAL_LM",
         trainable_token_indices=_token_indices(causal, added) if added and settings.embeddings == "rows" else None,
     )
-    # PEFT wants EVA's matrices on the meta device until they are known.
-    model = get_peft_model(causal, config, low_cpu_mem_usage=settings.init == "eva")
-    if settings.init == "eva":
-        _start_from_activations(model, batches)
+    directions = _main_directions(causal, config, batches) if settings.init == "eva" else None
+    with warnings.catch_warnings():
+        # PEFT warns of a tied head that it does not know of; `tie_head` takes care of it.
+        warnings.filterwarnings("ignore", message=".*tie_word_embeddings.*")
+        warnings.filterwarnings("ignore", message=".*eva initialization used with low_cpu_mem_usage.*")
+        model = get_peft_model(causal, config)
+    if directions is not None:
+        initialize_lora_eva_weights(model, eva_state_dict=directions, show_progress_bar=False)
     if settings.embeddings != "rows" and is_tied(causal):
         tie_head(causal)
     for parameter in own:
@@ -135,15 +140,20 @@ def _leaf_of(causal: nn.Module, module: nn.Module) -> str:
     return name_of(causal, module).rsplit(".", 1)[-1]
 
 
-def _start_from_activations(model: Any, batches: Iterable[dict[str, Tensor]]) -> None:
-    from peft import initialize_lora_eva_weights
+def _main_directions(causal: Any, config: Any, batches: Iterable[dict[str, Tensor]]) -> Any:
+    """EVA's matrices, from the plain base: PEFT would take trained rows for layers with LoRA."""
+    from dataclasses import replace
 
-    initialize_lora_eva_weights(
-        model,
+    from peft import get_eva_state_dict
+
+    found = get_eva_state_dict(
+        causal,
         list(batches),
+        replace(config, trainable_token_indices=None),
         forward_fn=lambda model, inputs: model(
             input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], logits_to_keep=1
         ),
         show_progress_bar=False,
         gather_distributed_inputs=False,
     )
+    return {f"base_model.model.{name}": directions for name, directions in found.items()}
