@@ -41,6 +41,7 @@ from loradeck_serve.metrics import Metrics
 from loradeck_serve.metrics_door import Gauges, MetricsDoor
 from loradeck_serve.observer import AdapterObserver
 from loradeck_serve.residency.events import Events
+from loradeck_serve.residency.hold import RegistryHold
 from loradeck_serve.residency.loader import AdapterLoader
 from loradeck_serve.residency.manager import ResidencyManager
 from loradeck_serve.served_base import ServedBase
@@ -96,18 +97,21 @@ class Server:
         self._gate = Gate()
         self._events = Events()
         slots = config.slots if sources.registry is not None else 0
-        self._catalog = Catalog(sources.registry, self._registry_threads)
+        self._catalog = Catalog(
+            sources.registry, self._registry_threads, lambda meaning: self._residency.prefetch(meaning.revisions)
+        )
+        self._hold = RegistryHold(sources.registry) if sources.registry is not None else None
         loader = AdapterLoader(
-            sources.registry, self._handle, base, sources.shapes, self._registry_threads,
+            sources.registry, self._handle, base, sources.shapes, self._registry_threads, self._hold,
             max_rank=config.max_rank, probe=config.probe, allow_indistinct=config.allow_indistinct,
         )  # fmt: skip
         observer = AdapterObserver(self.metrics, self._events, lambda entry: self._adapters.view(entry))  # noqa: PLW0108
         self._residency = ResidencyManager(
             loader, config.host_adapters if slots else 0, slots, config.limits.load_wait_seconds,
-            lambda: self._catalog.pinned, observer,
+            self._catalog, observer,
         )  # fmt: skip
         self._queue = AdmissionQueue(config.limits, config.fairness, slots)
-        swapper = Swapper(self._catalog, self._residency, observer.flipped)
+        self._swapper = swapper = Swapper(self._catalog, self._residency, observer.flipped)
         self._watcher = (
             Watcher(sources.registry, self._catalog, swapper, self._registry_threads, config.watch_interval_seconds,
                     observer.flip_failed)
@@ -130,7 +134,7 @@ class Server:
     def _make_doors(self, targets: Targets) -> None:
         config, metrics = self._config, self.metrics
         dispatcher = Dispatcher(self._gate, self._queue, self._residency, self._handle, metrics)
-        generation = Generation(dispatcher, self._tokenizers, config.limits, metrics)
+        generation = Generation(dispatcher, config.limits, metrics)
         interceptor = ErrorInterceptor(config.limits, metrics)
         self._metrics_door = MetricsDoor(config.metrics, metrics)
         self._inference = Door("inference", config.inference, interceptor, config.limits.message_bytes)
@@ -187,6 +191,9 @@ class Server:
             background.append(asyncio.create_task(self._gauges.run(), name="gauges"))
             if self._watcher is not None:
                 background.append(asyncio.create_task(self._watcher.run(), name="watcher"))
+            if self._hold is not None:
+                needed = lambda: self._residency.needed  # noqa: E731
+                background.append(asyncio.create_task(self._hold.run(needed), name="leases"))
             await self._set_serving(None)
             ready()
             done, _ = await asyncio.wait([stopping, *background], return_when=asyncio.FIRST_COMPLETED)
@@ -215,9 +222,9 @@ class Server:
         base = self._base
         self.metrics.describe(info.version, info.dtype, base.name, base.revision, base.digest)
         for reference in self._config.pins:
-            revision = await self._catalog.resolve(reference)
-            await self._residency.ensure(revision)
-            self._catalog.pin(reference, revision)
+            meaning = await self._catalog.meaning(reference)
+            await self._swapper.load(meaning)
+            self._catalog.pin(reference, meaning)
 
     async def _set_serving(self, closed: str | None) -> None:
         self._gate.closed = closed
@@ -241,6 +248,8 @@ class Server:
         await asyncio.gather(self._inference.stop(grace), self._admin.stop(grace))
         await self._residency.close()
         await self._supervisor.stop()
+        if self._hold is not None:
+            await self._hold.close()
         self._metrics_door.stop()
         self._tokenizers.close()
         self._registry_threads.shutdown(wait=False, cancel_futures=True)

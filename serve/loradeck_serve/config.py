@@ -73,6 +73,9 @@ class Limits(_Strict):
     rate_per_caller: float = Field(
         default=0, ge=0, description="requests of one caller per second; more wait in the queue; 0 is no bound"
     )
+    chunk_milliseconds: float = Field(
+        default=10, ge=0, le=1000, description="longest that a streamed token waits to share a chunk with the next ones"
+    )
     load_wait_seconds: float = Field(
         default=20, gt=0, description="longest wait for room in host memory before RESOURCE_EXHAUSTED"
     )

@@ -43,9 +43,17 @@ class Call:
     request_id: str = field(default_factory=lambda: uuid.uuid4().hex)
     method: str = ""
     caller: str = ""
+    """Who the caller says it is; empty if it does not."""
+    peer: str = ""
+    """The host that the call comes from."""
     arrival: float = field(default_factory=time.monotonic)
     adapter: str | None = None
     """Name of the adapter that answers; empty for the base, None as long as the reference is not resolved."""
+
+    @property
+    def identity(self) -> str:
+        """Whom a weighted alias draws for: the caller, or the host where no caller is named."""
+        return self.caller or self.peer
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,10 @@ from datetime import UTC, datetime
 
 from loradeck_registry.changes import Change
 from loradeck_registry.errors import LoradeckError, PreconditionError
-from loradeck_registry.registry import Registry, Revision
+from loradeck_registry.registry import Registry
 from loradeck_serve.catalog import Catalog, Pointer
 from loradeck_serve.domain import AliasFlip
+from loradeck_serve.meaning import Meaning
 from loradeck_serve.residency.manager import ResidencyManager
 
 _log = logging.getLogger(__name__)
@@ -45,35 +46,42 @@ class Swapper:
         async with self.lock(name):
             failure: LoradeckError | None = None
             begin = time.monotonic()
-            ready: list[tuple[Pointer, Revision, str]] = []
+            ready: list[tuple[Pointer, Meaning]] = []
             for pointer in self._catalog.pointers({name}):
                 try:
-                    revision, label = await self._catalog.read(pointer.reference)
-                    if revision.digest != pointer.revision.digest:
-                        await self._residency.ensure(revision)
-                    ready.append((pointer, revision, label))
+                    meaning = await self._catalog.read(pointer.reference)
+                    await self.load(meaning, pointer.meaning)
+                    ready.append((pointer, meaning))
                 except LoradeckError as error:
                     failure = error
             self.flip(ready, begin)
             return failure
 
-    def flip(self, moves: Iterable[tuple[Pointer, Revision, str]], begin: float) -> None:
-        """Flip references to revisions that are loaded already, all in one step. The caller holds the name's lock."""
+    async def load(self, meaning: Meaning, present: Meaning | None = None) -> None:
+        """Bring in what a reference will mean and does not mean at `present`, at once. Raises what a load raises."""
+        new = [r for r in meaning.revisions if present is None or r.digest not in present.digests]
+        results = await asyncio.gather(*map(self._residency.ensure, new), return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+
+    def flip(self, moves: Iterable[tuple[Pointer, Meaning]], begin: float) -> None:
+        """Flip references to what is loaded already, all in one step. The caller holds the name's lock."""
         flips: dict[str, AliasFlip] = {}
         replaced: dict[str, str] = {}
-        for pointer, revision, label in moves:
-            old = pointer.revision
-            flip = self._catalog.flip(pointer, revision, label)
-            if old.digest != revision.digest:
+        for pointer, meaning in moves:
+            old = pointer.meaning
+            flip = self._catalog.flip(pointer, meaning)
+            if not meaning.same_as(old):
                 # A bare name and the alias behind it are two references, and one flip.
                 flips[flip.alias] = flip
-                replaced[old.digest] = old.name
+                replaced |= dict.fromkeys(old.digests - meaning.digests, pointer.reference.name)
         for flip in flips.values():
             self._flipped(flip, time.monotonic() - begin)
             _log.info("alias flipped", extra={"adapter": flip.name, "alias": flip.alias,
                                               "from": flip.previous_revision, "to": flip.revision})  # fmt: skip
         for digest, name in replaced.items():
-            if not any(p.revision.digest == digest for p in self._catalog.pointers({name})):
+            if not any(digest in p.meaning.digests for p in self._catalog.pointers({name})):
                 self._residency.retire(digest)
 
 

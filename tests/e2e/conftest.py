@@ -55,6 +55,7 @@ def served(deck: Deck, folder: Path, *arguments: str) -> Iterator[Served]:
     command = [
         *LORADECK, "serve", "--base", f"dir:{deck.base.folder}", "--registry", deck.url,
         "--port", "0", "--admin-port", "0", "--metrics-port", "0", "--set", "engine.dtype=float32",
+        "--set", "engine.enforce_eager=true",
         "--set", f"cache={folder / 'cache'}", "--set", "engine.kv_cache_gib=0.25", *arguments,
     ]  # fmt: skip
     environment = os.environ | {"OMP_NUM_THREADS": "1", "LORADECK_CACHE": str(folder / "identities")}

@@ -1,6 +1,7 @@
 """The residency manager: single flight, eviction, pins, drains, failures, and any interleaving of them."""
 
 import asyncio
+import time
 from datetime import UTC, datetime
 
 import pytest
@@ -38,6 +39,7 @@ class ScriptedLoader:
         self.capacity = capacity
         self.inside: set[str] = set()
         self.loads: list[str] = []
+        self.released_names: list[str] = []
         self.local: set[str] = set()
         self.in_use: dict[str, int] = {}
         self.failures: dict[str, LoradeckError] = {}
@@ -65,6 +67,21 @@ class ScriptedLoader:
         await asyncio.sleep(0)
         self.inside.remove(revision.digest)
 
+    def released(self, revision: Revision) -> None:
+        assert revision.digest not in self.inside, f"{revision} was released while loaded"
+        self.released_names.append(revision.name)
+
+
+class ScriptedNeeds:
+    """What should stay, as the test says."""
+
+    def __init__(self) -> None:
+        self.pinned: set[str] = set()
+        self.shared: dict[str, float] = {}
+
+    def shared_use(self) -> dict[str, float]:
+        return self.shared
+
 
 class Notes:
     """An observer that writes down."""
@@ -89,8 +106,8 @@ class Rig:
     def __init__(self, capacity: int = 2, slots: int = 1, wait: float = 0.2) -> None:
         self.loader = ScriptedLoader(capacity)
         self.notes = Notes()
-        self.pins: set[str] = set()
-        self.manager = ResidencyManager(self.loader, capacity, slots, wait, lambda: self.pins, self.notes)
+        self.needs = ScriptedNeeds()
+        self.manager = ResidencyManager(self.loader, capacity, slots, wait, self.needs, self.notes)
 
     async def use(self, number: int, until: asyncio.Event | None = None) -> Residency:
         """A request."""
@@ -166,10 +183,34 @@ async def test_no_room_for_too_long_is_exhausted_with_a_retry_time() -> None:
     assert await rig.use(2) is Residency.COLD
 
 
+async def test_revisions_that_share_an_alias_grow_old_together() -> None:
+    rig = Rig(capacity=2)
+    await rig.use(1)
+    await rig.use(2)
+    # Asked for through the alias that it shares, whichever revision answered: not the least recently used one.
+    rig.needs.shared[revision(1).digest] = time.time() + 1
+    await rig.use(3)
+    assert rig.notes.evictions == ["a2"]
+
+
+async def test_what_is_no_longer_loaded_is_released_and_nothing_else() -> None:
+    rig = Rig(capacity=2)
+    rig.loader.failures["a3"] = PreconditionError("broken")
+    await rig.use(1)
+    await rig.use(2)
+    assert rig.loader.released_names == []
+    with pytest.raises(PreconditionError):
+        await rig.use(3)
+    assert rig.loader.released_names == ["a3"]
+    await rig.manager.unload(revision(1).digest)
+    assert rig.loader.released_names == ["a3", "a1"]
+    assert rig.manager.needed == {revision(2).digest}
+
+
 async def test_pinned_revision_is_neither_evicted_nor_unloaded() -> None:
     rig = Rig(capacity=2)
     await rig.use(1)
-    rig.pins.add(revision(1).digest)
+    rig.needs.pinned.add(revision(1).digest)
     await rig.use(2)
     await rig.use(3)
     assert rig.notes.evictions == ["a2"]
@@ -285,10 +326,10 @@ def test_any_interleaving_keeps_every_promise(steps: list[tuple[str, int]], capa
                 others.append(asyncio.create_task(rig.manager.unload(wanted.digest)))
             elif what == "retire":
                 rig.manager.retire(wanted.digest)
-            elif what == "pin" and len(rig.pins) < capacity - 1:
-                rig.pins.add(wanted.digest)
+            elif what == "pin" and len(rig.needs.pinned) < capacity - 1:
+                rig.needs.pinned.add(wanted.digest)
             elif what == "unpin":
-                rig.pins.discard(wanted.digest)
+                rig.needs.pinned.discard(wanted.digest)
             elif what == "fail":
                 rig.loader.failures[wanted.name] = PreconditionError("no", reason="NAME_MISMATCH")
             elif what == "heal":
@@ -309,7 +350,7 @@ def test_any_interleaving_keeps_every_promise(steps: list[tuple[str, int]], capa
         loaded = {e.revision.digest for e in rig.manager.entries if e.state is State.LOADED}
         assert loaded == rig.loader.inside
         rig.loader.failures.clear()
-        rig.pins.clear()
+        rig.needs.pinned.clear()
         for number in range(1, 5):
             await rig.manager.ensure(revision(number))
         await rig.manager.close()

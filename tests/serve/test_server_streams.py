@@ -71,6 +71,17 @@ async def test_unset_sampling_takes_the_tasks_defaults_and_set_fields_win(start:
     assert last.final.finish_reason == inference.FINISH_REASON_LENGTH
 
 
+async def test_steps_are_asked_for_only_where_somebody_reads_them(start: Start) -> None:
+    running = await start()
+    stop = inference.Sampling(stop=["never"])
+    await running.inference.AnswerShort(inference.AnswerShortRequest(adapter="short", question="q", context="c"))
+    await running.inference.AnswerShort(
+        inference.AnswerShortRequest(adapter="short", question="q", context="c", sampling=stop)
+    )
+    _ = [m async for m in running.inference.AnswerLong(LONG)]
+    assert [settings.whole for settings in running.engine.settings] == [True, False, False]
+
+
 async def test_stop_string_ends_the_answer_and_is_not_part_of_it(start: Start) -> None:
     running = await start()
     whole = [m async for m in running.inference.AnswerLong(LONG)][-1].final.text
@@ -304,6 +315,6 @@ async def test_request_id_is_the_callers_or_a_new_one(start: Start) -> None:
     running = await start()
     call = running.inference.Classify(CLASSIFY, metadata=(("x-request-id", "abc-1"),))
     assert (await call).provenance.request_id == "abc-1"
-    assert dict(await call.initial_metadata())["x-request-id"] == "abc-1"
+    assert dict(await call.trailing_metadata())["x-request-id"] == "abc-1"
     other = (await running.inference.Classify(CLASSIFY)).provenance.request_id
     assert len(other) == 32

@@ -38,16 +38,112 @@ async def test_move_by_another_writer_is_followed(start: Start, deck: Deck) -> N
     await until(running, 1)
 
 
-async def test_weighted_alias_is_refused_and_leaves_the_old_revision_serving(start: Start, deck: Deck) -> None:
+def metadata(caller: str) -> tuple[tuple[str, str], ...]:
+    """Who asks."""
+    return (("x-loradeck-caller", caller),)
+
+
+async def answered(running: Running, callers: list[str], reference: str = "clf") -> dict[str, int]:
+    """The revision that answers each caller."""
+    request = inference.ClassifyRequest(adapter=reference, text="x")
+    replies = await asyncio.gather(*(running.inference.Classify(request, metadata=metadata(c)) for c in callers))
+    return {caller: reply.provenance.revision for caller, reply in zip(callers, replies, strict=True)}
+
+
+CALLERS = [f"user-{number}" for number in range(300)]
+
+
+async def test_weighted_alias_shares_callers_and_each_stays_with_its_revision(start: Start, deck: Deck) -> None:
+    deck.registry.move_alias("clf", "canary", {"1": 80, "2": 20})
     running = await start()
-    assert await revision_of(running) == 1
+    first = await answered(running, CALLERS, "clf@canary")
+    assert await answered(running, CALLERS, "clf@canary") == first
+    assert 0.12 < sum(number == 2 for number in first.values()) / len(CALLERS) < 0.28
+    # Other servers and the registry itself draw the same.
+    expected = {c: deck.registry.resolve("clf@canary", caller=c).number for c in CALLERS[:20]}
+    assert {c: first[c] for c in CALLERS[:20]} == expected
+
+
+async def test_host_stands_for_callers_without_a_name(start: Start, deck: Deck) -> None:
+    deck.registry.move_alias("clf", "canary", {"1": 50, "2": 50})
+    running = await start()
+    drawn = {await revision_of(running, "clf@canary") for _ in range(20)}
+    assert drawn == {deck.registry.resolve("clf@canary", caller="ipv4:127.0.0.1").number}
+
+
+async def test_first_use_of_a_weighted_alias_loads_all_of_its_revisions(start: Start, deck: Deck) -> None:
+    deck.registry.move_alias("clf", "canary", {"1": 99, "2": 1})
+    running = await start()
+    await revision_of(running, "clf@canary")
+    for _ in range(200):
+        if len(running.engine.loaded) == 2:
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("a revision of the alias was left for its first caller to load")
+
+
+async def test_alias_becomes_weighted_and_single_again_under_load(start: Start, deck: Deck) -> None:
+    running = await start(engine={"step_seconds": 0.002}, host_adapters=3)
+    digests = {number: deck.registry.resolve(f"clf@{number}").digest for number in (1, 2)}
+    assert set((await answered(running, CALLERS[:20])).values()) == {1}
+    stop = asyncio.Event()
+    failures: list[Exception] = []
+    seen: set[str] = set()
+
+    async def ask(caller: str) -> None:
+        while not stop.is_set():
+            try:
+                reply = await running.inference.Classify(CLASSIFY, metadata=metadata(caller))
+                seen.add(reply.provenance.digest)
+            except Exception as error:
+                failures.append(error)
+
+    asking = [asyncio.create_task(ask(caller)) for caller in CALLERS[:16]]
     deck.registry.move_alias("clf", "prod", {"1": 50, "2": 50})
-    deck.registry.move_alias("clf", "canary", {"1": 90, "2": 10})
-    refused = await failure(running.inference.Classify(inference.ClassifyRequest(adapter="clf@canary", text="x")))
-    assert (refused.code, refused.reason) == ("UNIMPLEMENTED", "WEIGHTED_ALIAS")
-    assert {await revision_of(running) for _ in range(20)} == {1}
+    drawn = {c: deck.registry.resolve("clf", caller=c).number for c in CALLERS[:16]}
+    assert set(drawn.values()) == {1, 2}
+    begin = time.monotonic()
+    while await answered(running, CALLERS[:16]) != drawn:
+        assert time.monotonic() - begin < 2, "the shares are not followed"
+        await asyncio.sleep(0.01)
+    assert set(digests.values()) <= running.engine.loaded.keys()
     deck.registry.move_alias("clf", "prod", "2")
-    await until(running, 2)
+    begin = time.monotonic()
+    while set((await answered(running, CALLERS[:16])).values()) != {2}:
+        assert time.monotonic() - begin < 2, "the move back is not followed"
+        await asyncio.sleep(0.01)
+    stop.set()
+    await asyncio.gather(*asking)
+    assert not failures
+    assert seen == set(digests.values())
+    await asyncio.sleep(0.1)
+    assert digests[1] not in running.engine.loaded, "a revision that nobody means was not let go"
+
+
+async def test_pinned_weighted_alias_pins_all_its_revisions(start: Start, deck: Deck) -> None:
+    deck.registry.move_alias("clf", "prod", {"1": 90, "2": 10})
+    running = await start(pins=["clf@prod"])
+
+    async def pinned(number: int) -> bool:
+        request = adapters.GetAdapterRequest(adapter=f"clf@{number}")
+        return bool((await running.admin.GetAdapter(request)).adapter.pinned)
+
+    assert await pinned(1)
+    assert await pinned(2)
+    deck.registry.move_alias("clf", "prod", "2")
+    begin = time.monotonic()
+    while await pinned(1):
+        assert time.monotonic() - begin < 2, "the pin of what the alias no longer means did not end"
+        await asyncio.sleep(0.01)
+    assert await pinned(2)
+
+
+async def test_move_to_a_weighted_alias_asks_for_a_revision(start: Start, deck: Deck) -> None:
+    deck.registry.move_alias("clf", "canary", {"1": 50, "2": 50})
+    running = await start()
+    call = running.admin.MoveAlias(adapters.MoveAliasRequest(name="clf", alias="prod", target="canary"))
+    failed = await failure(call)
+    assert (failed.code, failed.field) == ("INVALID_ARGUMENT", "target")
 
 
 async def test_new_revision_reaches_latest_and_bare_name_without_prod(start: Start, deck: Deck) -> None:

@@ -53,11 +53,13 @@ class GenerateSettings:
     top_k: int = 0
     seed: int | None = None
     stop_token_ids: tuple[int, ...] = ()
+    whole: bool = False
+    """Nobody needs the steps: all tokens come in one output at the end, which costs the front end least."""
 
 
 @dataclass(frozen=True)
 class EngineOutput:
-    """A step of one request: tokens since the last step, and the end."""
+    """Tokens of one request since its last output, and the end. What is not read at once is merged into the next."""
 
     token_ids: tuple[int, ...]
     finish_reason: FinishReason | None = None

@@ -20,7 +20,7 @@ def generate_params(settings: GenerateSettings) -> Any:
         stop_token_ids=list(settings.stop_token_ids),
         ignore_eos=True,
         detokenize=False,
-        output_kind=RequestOutputKind.DELTA,
+        output_kind=RequestOutputKind.FINAL_ONLY if settings.whole else RequestOutputKind.DELTA,
     )
 
 

@@ -61,7 +61,8 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             call = call_of(method, context)
             token = current_call.set(call)
             try:
-                await context.send_initial_metadata(((REQUEST_ID, call.request_id),))
+                # Behind the reply, not before it: a message of its own for it would cost as much as the first token's.
+                context.set_trailing_metadata(((REQUEST_ID, call.request_id),))
                 async with asyncio.timeout(self._seconds(method, context)):
                     reply = await behaviour(request, context)
             except asyncio.CancelledError:
@@ -76,7 +77,8 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
                 current_call.reset(token)
             status = rpc_status.to_status(to_status(error, call.request_id))
             self._record(call, status.code.name, error.reason)
-            await context.abort(status.code, status.details, status.trailing_metadata)
+            trailing = (*status.trailing_metadata, (REQUEST_ID, call.request_id))
+            await context.abort(status.code, status.details, trailing)
 
         return run
 

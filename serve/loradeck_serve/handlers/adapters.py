@@ -10,10 +10,11 @@ from pathlib import Path
 
 from loradeck_registry.errors import ExhaustedError, InvalidError, NotFoundError
 from loradeck_registry.reference import PROD, Reference, check_alias, check_name
-from loradeck_registry.registry import Registry, Revision
-from loradeck_serve.catalog import Catalog, Pointer
+from loradeck_registry.registry import Registry
+from loradeck_serve.catalog import Catalog
 from loradeck_serve.domain import AdapterView, AliasFlip, Call, Capacity
 from loradeck_serve.engine_handle import EngineHandle
+from loradeck_serve.meaning import Meaning
 from loradeck_serve.residency.entry import Entry
 from loradeck_serve.residency.events import Events
 from loradeck_serve.residency.manager import ResidencyManager
@@ -50,42 +51,43 @@ class AdaptersHandler:
         return sorted((self.view(e) for e in self._residency.entries), key=lambda v: (v.name, v.revision))
 
     async def get(self, call: Call, reference: str) -> AdapterView:
-        """The revision that a reference means now. Raises NotFoundError."""
-        revision = await self._resolve(call, reference)
-        return self.view(self._residency.find(revision.digest) or Entry(revision))
+        """The revision that a reference means now, of a weighted alias the one with the largest share.
+
+        Raises NotFoundError.
+        """
+        return self._view_of(await self._meaning(call, reference))
 
     async def load(self, call: Call, reference: str) -> AdapterView:
-        """Load now. Raises what the load raises."""
-        return self.view(await self._residency.ensure(await self._resolve(call, reference)))
+        """Load now, all that the reference means. Raises what a load raises."""
+        meaning = await self._meaning(call, reference)
+        await self._swapper.load(meaning)
+        return self._view_of(meaning)
 
     async def unload(self, call: Call, reference: str) -> AdapterView:
         """Take out after the last running request. Raises PreconditionError (PINNED)."""
-        revision = await self._resolve(call, reference)
-        await self._residency.unload(revision.digest)
-        return self.view(self._residency.find(revision.digest) or Entry(revision))
+        meaning = await self._meaning(call, reference)
+        for digest in meaning.digests:
+            await self._residency.unload(digest)
+        return self._view_of(meaning)
 
     async def pin(self, call: Call, reference: str) -> AdapterView:
         """Load and never evict. Raises ExhaustedError (PINS_FULL) if no place would be left for others."""
-        revision = await self._resolve(call, reference)
-        if len(self._catalog.pinned | {revision.digest}) >= self._residency.capacity:
+        meaning = await self._meaning(call, reference)
+        if len(self._catalog.pinned | meaning.digests) >= self._residency.capacity:
             raise ExhaustedError(
                 f"{len(self._catalog.pinned)} of {self._residency.capacity} places are pinned, one must stay free: "
                 "unpin another adapter, or raise host_adapters",
                 reason="PINS_FULL",
             )
-        entry = await self._residency.ensure(revision)
-        self._catalog.pin(reference, revision)
-        view = self.view(entry)
-        self._events.state(view)
-        return view
+        await self._swapper.load(meaning)
+        self._catalog.pin(reference, meaning)
+        return self._told(meaning)
 
     async def unpin(self, call: Call, reference: str) -> AdapterView:
-        """End every pin of the revision that the reference means."""
-        revision = await self._resolve(call, reference)
-        self._catalog.unpin(reference, revision.digest)
-        view = self.view(self._residency.find(revision.digest) or Entry(revision))
-        self._events.state(view)
-        return view
+        """End every pin of what the reference means."""
+        meaning = await self._meaning(call, reference)
+        self._catalog.unpin(reference, meaning)
+        return self._told(meaning)
 
     async def move_alias(
         self, call: Call, name: str, alias: str, target: str, expected: int | None, reason: str
@@ -106,24 +108,31 @@ class AdaptersHandler:
                 raise InvalidError(
                     f"{target} is not a revision of {name}: an alias stays within its name", field="target"
                 )
-            revision, _ = await self._catalog.read(reference)
+            asked = await self._catalog.read(reference)
+            if asked.weighted:
+                raise InvalidError(
+                    f"{reference} is a weighted alias: name a revision; `registry alias` sets shares",
+                    field="target",
+                )
+            revision = asked.main
             before = await self._current(name, alias)
             entry = await self._residency.ensure(revision)
             assert self._registry is not None
             registry, number = self._registry, str(revision.number)
-            await asyncio.get_running_loop().run_in_executor(
+            written = await asyncio.get_running_loop().run_in_executor(
                 self._executor,
                 lambda: registry.move_alias(name, alias, number, expect=expected, who=call.caller, why=reason),
             )
-            moves: list[tuple[Pointer, Revision, str]] = []
-            for pointer in self._catalog.pointers({name}):
-                is_bare = pointer.reference.alias is None and alias == PROD
-                if pointer.reference.alias == alias or is_bare:
-                    moves.append((pointer, revision, alias))
-            known = any(p.reference.alias == alias for p, _, _ in moves)
-            self._swapper.flip(moves, begin)
+            meaning = Meaning((revision,), alias, written)
+            here = [
+                (pointer, meaning)
+                for pointer in self._catalog.pointers({name})
+                if pointer.reference.alias == alias or (pointer.reference.alias is None and alias == PROD)
+            ]
+            known = any(pointer.reference.alias == alias for pointer, _ in here)
+            self._swapper.flip(here, begin)
             if not known:
-                self._catalog.follow(Reference(name, alias=alias), revision)
+                self._catalog.follow(Reference(name, alias=alias), meaning)
                 self._events.flip(AliasFlip(name, alias, before, revision.number, time.time()))
         return self.view(entry), before
 
@@ -167,19 +176,27 @@ class AdaptersHandler:
             if not names or event.name in names:
                 yield event
 
-    async def _resolve(self, call: Call, reference: str) -> Revision:
+    def _view_of(self, meaning: Meaning) -> AdapterView:
+        return self.view(self._residency.find(meaning.main.digest) or Entry(meaning.main))
+
+    def _told(self, meaning: Meaning) -> AdapterView:
+        """The view, after everybody who watches was told of all the revisions."""
+        for revision in meaning.revisions:
+            self._events.state(self.view(self._residency.find(revision.digest) or Entry(revision)))
+        return self._view_of(meaning)
+
+    async def _meaning(self, call: Call, reference: str) -> Meaning:
         if not reference:
             raise InvalidError("`adapter` is empty: name an adapter", reason="EMPTY_FIELD", field="adapter")
         try:
-            revision = await self._catalog.resolve(reference)
+            meaning = await self._catalog.meaning(reference)
         except InvalidError as error:
             raise InvalidError(error.message, reason=error.reason, field="adapter") from None
-        call.adapter = revision.name
-        return revision
+        call.adapter = meaning.main.name
+        return meaning
 
     async def _current(self, name: str, alias: str) -> int:
         try:
-            revision, _ = await self._catalog.read(Reference(name, alias=alias))
+            return (await self._catalog.read(Reference(name, alias=alias))).main.number
         except NotFoundError:
             return 0
-        return revision.number

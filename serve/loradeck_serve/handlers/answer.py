@@ -50,6 +50,7 @@ class AnswerHandler:
         values = {"question": request.question, "context": request.context}
         prompt = await self._tokenizers.render(target.task, {f: values[f] for f in target.task.fields})
         field = "context" if len(request.context) >= len(request.question) else "question"
-        async with aclosing(self._generation.run(call, target, prompt, request.sampling, field)) as events:
+        running = self._generation.run(call, target, prompt, request.sampling, field, stream=kind == "long_qa")
+        async with aclosing(running) as events:
             async for event in events:
                 yield event

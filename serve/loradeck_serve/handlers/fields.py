@@ -48,7 +48,7 @@ def check_sampling(sampling: Sampling, limits: Limits) -> None:
 
 
 def generate_settings(
-    sampling: Sampling, task: Task, limits: Limits, room: int, stop_token_ids: tuple[int, ...]
+    sampling: Sampling, task: Task, limits: Limits, room: int, stop_token_ids: tuple[int, ...], whole: bool = False
 ) -> GenerateSettings:
     """The request's settings with the task's defaults filled in, cut to the `room` that the context leaves."""
     temperature, top_p, top_k = sampling.applied(task.sampling)
@@ -60,4 +60,5 @@ def generate_settings(
         top_k=top_k,
         seed=sampling.seed,
         stop_token_ids=stop_token_ids,
+        whole=whole,
     )

@@ -9,7 +9,7 @@ from loradeck_serve.domain import Call, Chunk, Final, GenerateRequest
 from loradeck_serve.handlers.fields import check_sampling, check_text
 from loradeck_serve.handlers.generation import Generation
 from loradeck_serve.handlers.targets import Target, Targets
-from loradeck_serve.text.tokenizers import Tokenizers
+from loradeck_serve.text.tokenizers import Rendered, Tokenizers
 
 
 class GenerateHandler:
@@ -29,13 +29,13 @@ class GenerateHandler:
         check_sampling(request.sampling, self._limits)
         target = await self._targets.find(call, request.adapter, "generate")
         prompt, field = await self._prompt(target, request)
-        if not prompt:
+        if not prompt.token_ids:
             raise InvalidError(f"`{field}` renders to an empty prompt", reason="EMPTY_FIELD", field=field)
         async with aclosing(self._generation.run(call, target, prompt, request.sampling, field)) as events:
             async for event in events:
                 yield event
 
-    async def _prompt(self, target: Target, request: GenerateRequest) -> tuple[list[int], str]:
+    async def _prompt(self, target: Target, request: GenerateRequest) -> tuple[Rendered, str]:
         if request.prompt is not None:
             check_text(request.prompt, "prompt", self._limits)
             return await self._tokenizers.encode(target.task, request.prompt, special=True), "prompt"

@@ -62,7 +62,7 @@ class Targets:
             if self._base.task is not None and self._base.task.kind != kind:
                 raise self._wrong_task(self._base.name, self._base.task.kind, kind)
             return self._of_base(reference, kind, labels)
-        revision = await self._catalog.resolve(reference)
+        revision = await self._catalog.resolve(reference, call.identity)
         call.adapter = revision.name
         self._base.check_compatible(revision)
         task = self.task(revision)

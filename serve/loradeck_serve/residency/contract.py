@@ -1,6 +1,7 @@
 """What the residency manager works with: a loader, an observer, and the leases it gives out."""
 
 import time
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -25,6 +26,9 @@ class Loader(Protocol):
     async def remove(self, revision: Revision) -> None:
         """Take it out of the engine."""
 
+    def released(self, revision: Revision) -> None:
+        """It is neither loaded nor being loaded any more."""
+
 
 class Observer(Protocol):
     """Is told what happens, for metrics and watchers."""
@@ -37,6 +41,20 @@ class Observer(Protocol):
 
     def evicted(self, entry: Entry) -> None:
         """A revision made way for another one."""
+
+
+class Needs(Protocol):
+    """Says what should stay, beside what requests hold."""
+
+    @property
+    def pinned(self) -> Collection[str]:
+        """Digests that are never taken out."""
+
+    def shared_use(self) -> Mapping[str, float]:
+        """When revisions that share an alias were last asked for through it, whichever of them answered.
+
+        By digest, in seconds since the epoch: they grow old together.
+        """
 
 
 @dataclass

@@ -12,6 +12,7 @@ from loradeck_registry.servable import BaseShapes, check_adapter
 from loradeck_serve.engine.base import EngineAdapter
 from loradeck_serve.engine.probe import ProbeResult, run_probe
 from loradeck_serve.engine_handle import EngineHandle
+from loradeck_serve.residency.hold import RegistryHold
 from loradeck_serve.served_base import ServedBase
 from loradeck_tasks.probe import Probe
 
@@ -28,6 +29,7 @@ class AdapterLoader:
         base: ServedBase,
         shapes: BaseShapes,
         executor: Executor,
+        hold: RegistryHold | None,
         *,
         max_rank: int,
         probe: bool,
@@ -38,6 +40,7 @@ class AdapterLoader:
         self._base = base
         self._shapes = shapes
         self._executor = executor
+        self._hold = hold
         self._max_rank = max_rank
         self._probe = probe
         self._allow_indistinct = allow_indistinct
@@ -51,6 +54,12 @@ class AdapterLoader:
     async def prepare(self, revision: Revision) -> None:
         """Fetch, verify and check. Raises PreconditionError with the defect's reason, NotFoundError, DamagedError."""
         self._base.check_compatible(revision)
+        if self._hold is not None:
+            if self.is_local(revision):
+                self._hold.begin(revision.digest)
+            else:
+                # First the lease, then the look at the registry: no collection can come between them.
+                await self._hold.take(revision.digest)
         adapter = await asyncio.get_running_loop().run_in_executor(self._executor, self._prepare, revision)
         self._prepared[revision.digest] = adapter
 
@@ -75,6 +84,11 @@ class AdapterLoader:
     async def remove(self, revision: Revision) -> None:
         """Take it out of the engine."""
         await self._engine.get().unload(revision.digest)
+
+    def released(self, revision: Revision) -> None:
+        """The revision is neither loaded nor being loaded: others may delete it from the registry."""
+        if self._hold is not None:
+            self._hold.release(revision.digest)
 
     async def _run_probe(self, revision: Revision) -> ProbeResult:
         probe = Probe.model_validate(revision.manifest.probe)

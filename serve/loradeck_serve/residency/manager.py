@@ -3,13 +3,13 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Collection
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager, suppress
 
 from loradeck_registry.errors import ExhaustedError, LoradeckError, PreconditionError, UnavailableError
 from loradeck_registry.registry import Revision
 from loradeck_serve.domain import Residency
-from loradeck_serve.residency.contract import Lease, Loader, Observer
+from loradeck_serve.residency.contract import Lease, Loader, Needs, Observer
 from loradeck_serve.residency.entry import Entry, State
 from loradeck_serve.residency.slots import SlotOrder
 
@@ -30,18 +30,19 @@ class ResidencyManager:
         capacity: int,
         slots: int,
         load_wait_seconds: float,
-        pinned: Callable[[], Collection[str]],
+        needs: Needs,
         observer: Observer,
     ) -> None:
         self._loader = loader
         self.capacity = capacity
         self.slots = SlotOrder(slots)
         self._load_wait_seconds = load_wait_seconds
-        self._pinned = pinned
+        self._needs = needs
         self._observer = observer
         self._entries: dict[str, Entry] = {}
         self._inside: set[str] = set()
         """Digests in the engine, or with a reserved place in it."""
+        self._background: set[asyncio.Task[None]] = set()
         self._news = asyncio.Event()
         """Set, and replaced, whenever something was released."""
 
@@ -54,6 +55,12 @@ class ResidencyManager:
     def used(self) -> int:
         """Places taken in the engine's host memory."""
         return len(self._inside)
+
+    @property
+    def needed(self) -> set[str]:
+        """Digests that are loaded, being loaded, or leaving."""
+        states = (State.LOADING, State.LOADED, State.DRAINING)
+        return {digest for digest, entry in self._entries.items() if entry.state in states}
 
     def find(self, digest: str) -> Entry | None:
         """The entry of a revision, if it is known here."""
@@ -103,12 +110,19 @@ class ResidencyManager:
             self._release(entry)
         return entry
 
+    def prefetch(self, revisions: Iterable[Revision]) -> None:
+        """Begin to load revisions that will be needed; a load that fails is logged, and tried again when it is."""
+        for revision in revisions:
+            task = asyncio.create_task(self._fetch(revision), name=f"prefetch {revision.digest}")
+            self._background.add(task)
+            task.add_done_callback(self._background.discard)
+
     async def unload(self, digest: str) -> None:
         """Take a revision out once its requests have ended; new ones meanwhile wait and load it anew. Idempotent."""
         entry = self._entries.get(digest)
         if entry is None:
             return
-        if digest in self._pinned():
+        if digest in self._needs.pinned:
             raise PreconditionError(
                 f"{entry.revision.name}@{entry.revision.number} is pinned: unpin it first", reason="PINNED"
             )
@@ -120,7 +134,7 @@ class ResidencyManager:
     def retire(self, digest: str) -> None:
         """The revision is superseded: let it go when its last request ends, in the background."""
         entry = self._entries.get(digest)
-        if entry is not None and digest not in self._pinned():
+        if entry is not None and digest not in self._needs.pinned:
             self._drain(entry)
 
     def engine_lost(self) -> list[Revision]:
@@ -135,10 +149,16 @@ class ResidencyManager:
 
     async def close(self) -> None:
         """End background work."""
-        tasks = [t for e in self._entries.values() for t in (e.load, e.drain) if t is not None]
+        loads = [t for e in self._entries.values() for t in (e.load, e.drain) if t is not None]
+        tasks = [*self._background, *loads]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _fetch(self, revision: Revision) -> None:
+        # `_load` has logged it.
+        with suppress(LoradeckError):
+            await self.ensure(revision)
 
     async def _present(self, entry: Entry, patient: bool) -> Residency:
         if entry.state in (State.LOADED, State.DRAINING):
@@ -186,6 +206,7 @@ class ResidencyManager:
                     },
                 )
             self._set(entry, State.FAILED if isinstance(error, Exception) else State.CACHED)
+            self._loader.released(revision)
             raise
         entry.load = None
         entry.failure = None
@@ -231,13 +252,16 @@ class ResidencyManager:
         self._inside.add(revision.digest)
 
     def _victim(self) -> Entry | None:
-        pinned = self._pinned()
+        pinned = self._needs.pinned
         idle = [
             e
             for e in self._entries.values()
             if e.state is State.LOADED and not e.holds and e.drain is None and e.revision.digest not in pinned
         ]
-        return min(idle, key=lambda e: max(e.last_use_time, e.load_time), default=None)
+        shared = self._needs.shared_use()
+        return min(
+            idle, key=lambda e: max(e.last_use_time, e.load_time, shared.get(e.revision.digest, 0.0)), default=None
+        )
 
     def _drain(self, entry: Entry) -> asyncio.Task[None] | None:
         """Start to let a revision go, or join that. None if it is not in the engine."""
@@ -259,6 +283,7 @@ class ResidencyManager:
                 self._inside.discard(entry.revision.digest)
                 self.slots.remove(entry.revision.digest)
                 self._set(entry, State.CACHED)
+                self._loader.released(entry.revision)
         finally:
             entry.drain = None
             self._notify()

@@ -45,6 +45,8 @@ class Detokenizer:
         self._tokenizer = getattr(tokenizer, "backend_tokenizer", tokenizer)
         self._stream = DecodeStream(skip_special_tokens=True)
         self._stops = StopStrings(stops)
+        self.tokens = 0
+        """Tokens taken, up to the one that completed a stop string."""
 
     @property
     def stopped(self) -> bool:
@@ -57,6 +59,7 @@ class Detokenizer:
         for token in token_ids:
             if self._stops.stopped:
                 break
+            self.tokens += 1
             parts.append(self._stops.push(self._step(token)))
         return "".join(parts)
 

@@ -5,6 +5,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,6 +16,19 @@ T = TypeVar("T")
 
 KEPT = 16
 """Tokenizers kept in memory: one per different set of added tokens; the least recently used goes first."""
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A prompt, and what it takes to read its answer: the tokens that end it, and the tokenizer."""
+
+    token_ids: list[int]
+    stop_token_ids: tuple[int, ...]
+    tokenizer: Any
+
+    def detokenizer(self, stops: Sequence[str]) -> Detokenizer:
+        """For one answer, which ends before the first of `stops`."""
+        return Detokenizer(self.tokenizer, stops)
 
 
 class _Guarded:
@@ -39,15 +53,15 @@ class Tokenizers:
         """Load the base's tokenizer and use it once. Raises PreconditionError if there is none that can be used."""
         await self._run(task, lambda tokenizer: tokenizer.encode("text"))
 
-    async def render(self, task: Task, values: Mapping[str, str]) -> list[int]:
-        """Token ids of the task's prompt with `values` in its template."""
+    async def render(self, task: Task, values: Mapping[str, str]) -> Rendered:
+        """The task's prompt with `values` in its template."""
         from loradeck_tasks.rendering import render_prompt
 
-        return await self._run(task, lambda tokenizer: list(render_prompt(task, values, tokenizer)))
+        return await self._rendered(task, lambda tokenizer: list(render_prompt(task, values, tokenizer)))
 
-    async def encode(self, task: Task, text: str, special: bool) -> list[int]:
-        """Token ids of a text as it is; `special` adds what the tokenizer puts around a text by itself."""
-        return await self._run(
+    async def encode(self, task: Task, text: str, special: bool) -> Rendered:
+        """A text as it is; `special` adds what the tokenizer puts around a text by itself."""
+        return await self._rendered(
             task, lambda tokenizer: [int(i) for i in tokenizer.encode(text, add_special_tokens=special)]
         )
 
@@ -70,17 +84,18 @@ class Tokenizers:
 
         return await self._run(task, work)
 
-    async def for_generation(self, task: Task, stops: Sequence[str]) -> tuple[Detokenizer, tuple[int, ...]]:
-        """A detokenizer for one generation that honours `stops`, and the tokens that end an answer of the task."""
-        from loradeck_tasks.rendering import stop_token_ids
-
-        return await self._run(
-            task, lambda tokenizer: (Detokenizer(tokenizer, stops), tuple(stop_token_ids(task, tokenizer)))
-        )
-
     def close(self) -> None:
         """End the threads."""
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+    async def _rendered(self, task: Task, prompt: Callable[[Any], list[int]]) -> Rendered:
+        from loradeck_tasks.rendering import stop_token_ids
+
+        # All in one visit of a thread: each costs a turn of the event loop, which under load is milliseconds.
+        return await self._run(
+            task,
+            lambda tokenizer: Rendered(prompt(tokenizer), tuple(stop_token_ids(task, tokenizer)), tokenizer),
+        )
 
     async def _run(self, task: Task, work: Callable[[Any], T]) -> T:
         def run() -> T:
