@@ -8,9 +8,10 @@ from dataclasses import fields
 from typing import Any
 
 from loradeck_registry.errors import InvalidError
-from loradeck_serve.engine.plugin.options import VARIABLE, PluginOptions
+from loradeck_serve.engine.plugin.options import PluginOptions
 from loradeck_serve.engine.processes import Tether
 from loradeck_serve.engine.settings import EngineSettings
+from loradeck_serve.engine.sockets import SocketFolder
 from loradeck_serve.engine.statistics import Snapshot, snapshot_logger
 
 CPU_KV_CACHE_GIB = 2.0
@@ -42,11 +43,11 @@ def plugin_options(settings: EngineSettings, operations: str = "loradeck") -> Pl
         embedding_lora=settings.embedding_lora,
         slots=settings.slots,
         operations=operations,
-        compiled=bool(settings.slots) and settings.enforce_eager is False and operations == "loradeck",
+        compiled=bool(settings.slots) and not settings.enforce_eager and operations == "loradeck",
     )
 
 
-def engine_arguments(settings: EngineSettings) -> Any:
+def engine_arguments(settings: EngineSettings, options: PluginOptions) -> Any:
     """vLLM's AsyncEngineArgs. Raises InvalidError for a name in `engine` that vLLM does not know."""
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.platforms import current_platform
@@ -70,7 +71,7 @@ def engine_arguments(settings: EngineSettings) -> Any:
         "disable_log_stats": True,
         "enable_log_requests": False,
         "seed": 0,
-        "additional_config": {"loradeck": Tether(), **settings.engine.get("additional_config", {})},
+        "additional_config": {"loradeck": Tether(options.signature()), **settings.engine.get("additional_config", {})},
     }
     gib = settings.kv_cache_gib
     if gib is None and current_platform.is_cpu() and not os.environ.get("VLLM_CPU_KVCACHE_SPACE"):
@@ -91,11 +92,11 @@ def engine_arguments(settings: EngineSettings) -> Any:
     return AsyncEngineArgs(**(values | passed))
 
 
-def build(settings: EngineSettings, options: PluginOptions, state: Snapshot) -> Any:
+def build(settings: EngineSettings, options: PluginOptions, state: Snapshot, sockets: SocketFolder) -> Any:
     """Start vLLM's processes and return its AsyncLLM. Blocks until they are up (tens of seconds)."""
     # Before the first import: vLLM reads these when it is imported.
-    with engine_environment(settings, options):
-        arguments = engine_arguments(settings)
+    with engine_environment(settings, options, sockets):
+        arguments = engine_arguments(settings, options)
         from vllm.platforms import current_platform
         from vllm.v1.engine.async_llm import AsyncLLM
 
@@ -108,9 +109,11 @@ def build(settings: EngineSettings, options: PluginOptions, state: Snapshot) -> 
 
 
 @contextmanager
-def engine_environment(settings: EngineSettings, options: PluginOptions) -> Iterator[None]:
+def engine_environment(settings: EngineSettings, options: PluginOptions, sockets: SocketFolder) -> Iterator[None]:
     """Environment in which the engine's processes are started; this process has its own back afterwards."""
-    wanted = {name: value for name, value in QUIET.items() if name not in os.environ} | options.to_environment()
+    quiet = {name: value for name, value in QUIET.items() if name not in os.environ}
+    own = options.to_environment() | sockets.environment()
+    wanted = quiet | own
     removed = ["VLLM_CPU_KVCACHE_SPACE"] if settings.kv_cache_gib is not None else []
     before = {name: os.environ.get(name) for name in [*wanted, *removed]}
     for name in removed:
@@ -123,5 +126,5 @@ def engine_environment(settings: EngineSettings, options: PluginOptions) -> Iter
             # The quiet settings stay: vLLM reads them in this process too, whenever it first needs them.
             if value is not None:
                 os.environ[name] = value
-            elif name == VARIABLE:
+            elif name in own:
                 os.environ.pop(name, None)

@@ -21,8 +21,8 @@ from typing import Any
 
 from loradeck_registry.errors import LoradeckError
 from loradeck_serve.engine.base import EngineAdapter, GenerateSettings
+from loradeck_serve.engine.measuring.synthetic import write_random_adapter
 from loradeck_serve.engine.settings import EngineSettings
-from loradeck_serve.engine.synthetic import write_random_adapter
 from loradeck_serve.engine.vllm_engine import VllmEngine
 
 GOLDEN_TOKENS = 8
@@ -45,8 +45,8 @@ class Load:
     max_rank: int = 16
     rounds: int = 9
     dtype: str = "auto"
-    compiled: int = 0
-    """1 compiles the engine with adapters too."""
+    compiled: int = 1
+    """0 runs the engine with adapters uncompiled; the one without adapters and the stock one start as vLLM has it."""
 
 
 class Arm:
@@ -141,8 +141,8 @@ async def compare(base: Path, load: Load, *, stock: bool, bare: bool, replies: i
     }
     common["max_model_len"] = load.prompt_tokens + load.output_tokens + 1
     ours = EngineSettings(**common, slots=load.slots, max_rank=load.max_rank, host_adapters=load.adapters + load.slots)
-    if load.compiled:
-        ours = ours.model_copy(update={"enforce_eager": False})
+    if not load.compiled:
+        ours = ours.model_copy(update={"enforce_eager": True})
     async with AsyncExitStack() as stack:
 
         async def start(settings: EngineSettings, operations: str = "loradeck") -> VllmEngine:
@@ -191,6 +191,7 @@ def summarize(arms: Sequence[Arm]) -> dict[str, Any]:
     for arm in arms:
         result[f"{arm.name}_tokens_per_s"] = round(statistics.median(arm.tokens_per_s), 1)
         result[f"{arm.name}_cpu_ms_per_token"] = round(statistics.median(arm.cpu_ms_per_token), 4)
+        result[f"{arm.name}_compiled"] = arm.engine.info.compiled
         result[f"{arm.name}_rounds"] = [round(value, 1) for value in arm.tokens_per_s]
     for arm in arms[1:]:
         ratios = [mine / other for mine, other in zip(first.tokens_per_s[:: arm.every], arm.tokens_per_s, strict=True)]

@@ -54,21 +54,12 @@ async def run_probe(
     engine's answers are not the trained adapter's or not finite, INDISTINCT if the adapter's own effect is under the
     noise floor and `allow_indistinct` is not set. The adapter stays loaded: taking it out is the caller's business.
     """
-    answers = await asyncio.gather(
-        *(_answer(engine, prompt, adapter, f"{name}-{number}") for number, prompt in enumerate(probe.prompts))
-    )
-    pairs = [
-        (served, trained, base)
-        for values, prompt in zip(answers, probe.prompts, strict=True)
-        for served, trained, base in zip(values, prompt.adapter_logprobs, prompt.base_logprobs, strict=True)
-    ]
-    if not all(math.isfinite(served) for served, _, _ in pairs):
+    error, distance = await distances(engine, probe, adapter, name=name)
+    if not math.isfinite(error):
         raise PreconditionError(
             f"adapter {adapter} answers with values that are not finite: publish it in a precision that can hold them",
             reason="PROBE_FAILED",
         )
-    error = fmean(abs(served - trained) for served, trained, _ in pairs)
-    distance = fmean(abs(trained - base) for _, trained, base in pairs)
     floor = max(NOISE_FLOOR.get(precision, NOISE_FLOOR["bfloat16"]) for precision in (probe.dtype, engine.info.dtype))
     indistinct = distance < floor
     limit = floor if indistinct else max(factor * distance, floor / 2)
@@ -87,6 +78,22 @@ async def run_probe(
             metadata={"distance": f"{distance:.4g}", "floor": f"{floor:.4g}"},
         )
     return ProbeResult(error, distance, "indistinct" if indistinct else "equal")
+
+
+async def distances(engine: Engine, probe: Probe, adapter: str, *, name: str = "probe") -> tuple[float, float]:
+    """Means of |served - trained| and |trained - base|, in nats; the first is infinite if an answer is not finite."""
+    answers = await asyncio.gather(
+        *(_answer(engine, prompt, adapter, f"{name}-{number}") for number, prompt in enumerate(probe.prompts))
+    )
+    triples = [
+        (served, trained, base)
+        for values, prompt in zip(answers, probe.prompts, strict=True)
+        for served, trained, base in zip(values, prompt.adapter_logprobs, prompt.base_logprobs, strict=True)
+    ]
+    distance = fmean(abs(trained - base) for _, trained, base in triples)
+    if not all(math.isfinite(served) for served, _, _ in triples):
+        return math.inf, distance
+    return fmean(abs(served - trained) for served, trained, _ in triples), distance
 
 
 async def _answer(engine: Engine, prompt: ProbePrompt, adapter: str, request_id: str) -> list[float]:

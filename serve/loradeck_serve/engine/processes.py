@@ -29,27 +29,27 @@ POLL_SECONDS = 0.5
 class Tether(str):
     """A text that ties every process it is sent to to the process it was made in.
 
-    Where it is unpickled, `exit_with` is called with the maker's process id and with the parent's. The text itself is
-    always the same, so that it does not change the hash of a configuration that it is part of.
+    Where it is unpickled, `exit_with` is called with the maker's process id and with the parent's. The process ids are
+    no part of the text, so that they do not change the hash of a configuration that it is part of.
     """
 
     __slots__ = ("pid",)
     pid: int
 
-    def __new__(cls, pid: int | None = None) -> "Tether":
+    def __new__(cls, text: str, pid: int | None = None) -> "Tether":
         """Tie to process `pid`, or to this one."""
-        tether = super().__new__(cls, "loradeck")
+        tether = super().__new__(cls, text)
         tether.pid = os.getpid() if pid is None else pid
         return tether
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _arrive, (self.pid,)
+        return _arrive, (str(self), self.pid)
 
 
-def _arrive(pid: int) -> Tether:
+def _arrive(text: str, pid: int) -> Tether:
     if pid != os.getpid():
         exit_with({pid, os.getppid()} - {0, 1})
-    return Tether(pid)
+    return Tether(text, pid)
 
 
 _watched: set[int] = set()

@@ -100,7 +100,7 @@ class Runner:
     async def _request(self, prompt: Sequence[int], wanted: Round, places: asyncio.Semaphore) -> Timing:
         async with places:
             self._requests += 1
-            settings = GenerateSettings(max_tokens=wanted.output_tokens)
+            settings = GenerateSettings(max_tokens=wanted.output_tokens, whole=not wanted.stream)
             start = time.perf_counter()
             first, tokens = 0.0, 0
             async for output in self._engine.generate(f"round-{self._requests}", prompt, settings, wanted.adapter):

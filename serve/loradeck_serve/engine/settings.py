@@ -66,8 +66,8 @@ class EngineSettings(BaseModel):
     max_batch_requests: int = Field(default=256, ge=1, description="requests in one batch")
     enforce_eager: bool | None = Field(
         default=None,
-        description="run without compilation and graphs; unset, vLLM's choice, which on a CPU is to compile only where "
-        "there are no adapters; false compiles there with adapters too: a slower start and faster answers",
+        description="run operation by operation, without compilation and graphs: a quicker first start and slower "
+        "answers; unset, the model is compiled wherever vLLM can, and on a CPU also where there are adapters",
     )
     vocabulary: int | None = Field(
         default=None,

@@ -13,6 +13,7 @@ from loradeck_serve.engine.plugin.options import PluginOptions
 from loradeck_serve.engine.sampling import generate_params, score_params, token_prompt
 from loradeck_serve.engine.scoring import Prefix, score_candidates
 from loradeck_serve.engine.settings import EngineSettings
+from loradeck_serve.engine.sockets import SocketFolder
 from loradeck_serve.engine.statistics import Snapshot
 from loradeck_serve.engine.versions import vllm_version
 
@@ -26,7 +27,13 @@ class VllmEngine:
     """`base.Engine` on vLLM, in processes of its own. Made by `start`; used on the event loop it was started on."""
 
     def __init__(
-        self, llm: Any, settings: EngineSettings, options: PluginOptions, version: str, state: Snapshot
+        self,
+        llm: Any,
+        settings: EngineSettings,
+        options: PluginOptions,
+        version: str,
+        state: Snapshot,
+        sockets: SocketFolder,
     ) -> None:
         config = llm.vllm_config
         self.info = EngineInfo(
@@ -44,6 +51,7 @@ class VllmEngine:
         self._llm = llm
         self._options = options
         self._state = state
+        self._sockets = sockets
         self.processes = processes.engine_processes(llm)
         """The engine's own processes (psutil)."""
         self._numbers: dict[str, int] = {}
@@ -65,17 +73,18 @@ class VllmEngine:
         """
         version = vllm_version()
         options = plugin_options(settings, operations)
-        state = Snapshot()
+        state, sockets = Snapshot(), SocketFolder()
         try:
             # Building the engine blocks for its whole start; the loop goes on answering meanwhile.
-            llm = await asyncio.to_thread(build, settings, options, state)
-        except LoradeckError:
-            raise
+            llm = await asyncio.to_thread(build, settings, options, state, sockets)
         except Exception as error:
+            sockets.remove()
+            if isinstance(error, LoradeckError):
+                raise
             raise UnavailableError(
                 f"the engine did not start: {checks.first_line(error)}", reason="ENGINE_START"
             ) from error
-        engine = cls(llm, settings, options, version, state)
+        engine = cls(llm, settings, options, version, state, sockets)
         del llm
         try:
             await warm_up.warm_up(engine, options)
@@ -296,3 +305,4 @@ class VllmEngine:
         await asyncio.to_thread(processes.end_engine, self._llm, self.processes)
         await death
         processes.forget_engine(self._llm)
+        self._sockets.remove()

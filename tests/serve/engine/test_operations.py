@@ -8,6 +8,7 @@ import torch
 from loradeck_serve.engine.plugin import operations
 from loradeck_serve.engine.plugin.kernel import load_kernel
 from loradeck_serve.engine.plugin.plan import plan_batch
+from loradeck_serve.engine.plugin.tiles import TiledLayer
 
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 4e-2}
 BATCHES = {
@@ -18,6 +19,7 @@ BATCHES = {
     "one row": [2],
     "mixed": [-1, 0, 2, 2, -1, 1, 0, 0, 2, -1],
     "sorted": [0, 0, 1, 1, 2, 2],
+    "many rows": [0] * 17 + [-1] * 3 + [2, 0, 1] * 30 + [1] * 33,
 }
 SLICES = ((24,), (16, 8, 8), (100, 70))
 
@@ -55,10 +57,31 @@ def add_by_kernel(y, x, a, b, slices, slots, ranks):
         layer.add_by_kernel(kernel, y, x, plan)
 
 
-@pytest.fixture(params=[add_packed, add_grouped, add_by_kernel], ids=["packed", "grouped", "kernel"])
+def add_by_tiles(y, x, a, b, slices, slots, ranks):
+    kernel = load_kernel()
+    if kernel is None or not kernel.has_tiles():
+        pytest.skip("no C compiler, or no matrix unit here")
+    if x.dtype != torch.bfloat16:
+        pytest.skip("the matrix unit takes bfloat16 only")
+    plan = plan_batch(slots, ranks)
+    if plan is not None:
+        layer = TiledLayer(a, b, slices)
+        layer.update([group.slot for group in plan.groups], ranks, [1] * len(ranks))
+        layer.add(kernel, y, x, plan)
+
+
+@pytest.fixture(
+    params=[add_packed, add_grouped, add_by_kernel, add_by_tiles], ids=["packed", "grouped", "kernel", "tiles"]
+)
 def add(request):
     """All ways to compute the same."""
     return request.param
+
+
+@pytest.fixture
+def kind(add):
+    """The precision that a way is for."""
+    return torch.bfloat16 if add is add_by_tiles else torch.float32
 
 
 def reference(y, x, a, b, slots):
@@ -73,7 +96,7 @@ def reference(y, x, a, b, slots):
 
 @pytest.mark.parametrize(
     ("batch", "slices", "dtype", "rank"),
-    itertools.product(BATCHES, SLICES, TOLERANCE, (1, 8, 16)),
+    itertools.product(BATCHES, SLICES, TOLERANCE, (1, 8, 16, 40)),
     ids=str,
 )
 def test_linear_gives_each_row_its_own_slot(add, batch, slices, dtype, rank) -> None:
@@ -90,13 +113,13 @@ def test_linear_gives_each_row_its_own_slot(add, batch, slices, dtype, rank) -> 
 
 
 @pytest.mark.parametrize("fill", [float("nan"), float("inf")])
-def test_slots_without_a_row_cannot_reach_any_row(add, fill) -> None:
+def test_slots_without_a_row_cannot_reach_any_row(add, kind, fill) -> None:
     slots = [0, -1, 1, 0, -1, 1]
-    a, b = make_stacks(4, 8, 32, (16, 8), torch.float32)
+    a, b = make_stacks(4, 8, 32, (16, 8), kind)
     clean = [tensor.clone() for tensor in a], [tensor.clone() for tensor in b]
     for tensor in (*a, *b):
         tensor[2:] = fill
-    x, y = torch.randn(6, 32), torch.randn(6, 24)
+    x, y = torch.randn(6, 32).to(kind), torch.randn(6, 24).to(kind)
     found, wanted = y.clone(), y.clone()
     add(found, x, a, b, (16, 8), slots, [8] * 4)
     add(wanted, x, *clean, (16, 8), slots, [8] * 4)
@@ -104,11 +127,11 @@ def test_slots_without_a_row_cannot_reach_any_row(add, fill) -> None:
     assert torch.equal(found, wanted)
 
 
-def test_a_broken_slot_breaks_only_its_own_rows(add) -> None:
+def test_a_broken_slot_breaks_only_its_own_rows(add, kind) -> None:
     slots = [0, -1, 1, 0, -1, 1]
-    a, b = make_stacks(2, 8, 32, (24,), torch.float32)
+    a, b = make_stacks(2, 8, 32, (24,), kind)
     a[0][1], b[0][1] = float("nan"), float("nan")
-    x, y = torch.randn(6, 32), torch.randn(6, 24)
+    x, y = torch.randn(6, 32).to(kind), torch.randn(6, 24).to(kind)
     found = y.clone()
     add(found, x, a, b, (24,), slots, [8, 8])
     own = torch.tensor(slots) == 1
@@ -117,10 +140,10 @@ def test_a_broken_slot_breaks_only_its_own_rows(add) -> None:
     assert torch.equal(found[torch.tensor(slots) < 0], y[torch.tensor(slots) < 0])
 
 
-def test_a_row_of_infinite_activations_breaks_only_itself(add) -> None:
+def test_a_row_of_infinite_activations_breaks_only_itself(add, kind) -> None:
     slots = [0, 1, 0, 1]
-    a, b = make_stacks(2, 8, 32, (24,), torch.float32)
-    x, y = torch.randn(4, 32), torch.randn(4, 24)
+    a, b = make_stacks(2, 8, 32, (24,), kind)
+    x, y = torch.randn(4, 32).to(kind), torch.randn(4, 24).to(kind)
     x[2] = float("inf")
     found = y.clone()
     add(found, x, a, b, (24,), slots, [8, 8])
@@ -138,11 +161,11 @@ def test_widths_that_fit_no_vector_are_exact(add, inputs) -> None:
     assert (found.double() - wanted).abs().max() < 4e-2 * max(1.0, wanted.abs().max())
 
 
-def test_only_the_rank_of_the_adapter_is_computed(add) -> None:
-    a, b = make_stacks(1, 16, 32, (24,), torch.float32)
+def test_only_the_rank_of_the_adapter_is_computed(add, kind) -> None:
+    a, b = make_stacks(1, 16, 32, (24,), kind)
     a[0][:, :, 4:], b[0][..., 4:] = float("nan"), float("nan")
-    y = torch.zeros(3, 24)
-    add(y, torch.randn(3, 32), a, b, (24,), [0, 0, 0], [4])
+    y = torch.zeros(3, 24).to(kind)
+    add(y, torch.randn(3, 32).to(kind), a, b, (24,), [0, 0, 0], [4])
     assert y.isfinite().all()
     assert y.abs().sum() > 0
 

@@ -62,7 +62,7 @@ def test_a_closed_descriptor_is_not_taken_for_the_end(monkeypatch) -> None:
 
 def test_a_tethered_process_ends_with_the_one_it_is_tied_to() -> None:
     leader = sleeper()
-    tether = pickle.dumps(processes.Tether(leader.pid))
+    tether = pickle.dumps(processes.Tether("tied", leader.pid))
     program = f"import pickle, time; pickle.loads({tether!r}); print('tied', flush=True); time.sleep(60)"
     follower = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
     assert follower.stdout is not None
@@ -75,6 +75,6 @@ def test_a_tethered_process_ends_with_the_one_it_is_tied_to() -> None:
 
 
 def test_a_tether_is_the_same_text_for_every_process() -> None:
-    assert processes.Tether(1) == processes.Tether(2) == "loradeck"
-    here = pickle.loads(pickle.dumps(processes.Tether()))
+    assert processes.Tether("tied", 1) == processes.Tether("tied", 2) == "tied"
+    here = pickle.loads(pickle.dumps(processes.Tether("tied")))
     assert here.pid == os.getpid()

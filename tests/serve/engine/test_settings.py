@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from loradeck_registry.errors import InvalidError, PreconditionError
 from loradeck_serve.engine.arguments import engine_environment, plugin_options
 from loradeck_serve.engine.plugin.options import VARIABLE, PluginOptions
 from loradeck_serve.engine.settings import RANKS, EngineSettings
+from loradeck_serve.engine.sockets import SocketFolder
 from loradeck_serve.engine.versions import check_version
 
 
@@ -65,13 +67,35 @@ def test_plugin_is_active_only_while_its_own_engine_starts(model, monkeypatch) -
     monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "7")
     settings = EngineSettings(model=model, vocabulary=90, kv_cache_gib=1, base_added_token_ids=(95,))
     options = plugin_options(settings)
-    with engine_environment(settings, options):
+    sockets = SocketFolder()
+    with engine_environment(settings, options, sockets):
         assert PluginOptions.from_environment() == options
+        assert os.environ["VLLM_RPC_BASE_PATH"] == str(sockets.path)
         assert "VLLM_CPU_KVCACHE_SPACE" not in os.environ
         assert os.environ["VLLM_NO_USAGE_STATS"] == "1"
+    sockets.remove()
     assert VARIABLE not in os.environ
+    assert "VLLM_RPC_BASE_PATH" not in os.environ
     assert PluginOptions.from_environment() is None
     assert os.environ["VLLM_CPU_KVCACHE_SPACE"] == "7"
+
+
+@pytest.mark.parametrize(
+    ("changes", "compiled"),
+    [({}, True), ({"enforce_eager": False}, True), ({"enforce_eager": True}, False), ({"slots": 0}, False)],
+)
+def test_a_model_with_adapters_is_compiled_unless_told_otherwise(model, changes, compiled) -> None:
+    settings = EngineSettings(model=model, **changes)
+    assert plugin_options(settings).compiled is compiled
+    assert not plugin_options(settings, "stock").compiled
+
+
+@pytest.mark.parametrize("changes", [{"vocabulary": 80}, {"embedding_lora": True}, {"max_added_tokens": 5}])
+def test_a_compiled_model_is_not_found_again_where_other_options_shaped_it(model, changes) -> None:
+    settings = EngineSettings(model=model, vocabulary=90)
+    signature = plugin_options(settings).signature()
+    assert plugin_options(settings.model_copy(update=changes)).signature() != signature
+    assert replace(plugin_options(settings), front_end=1).signature() == signature
 
 
 def test_registering_the_plugin_elsewhere_changes_nothing(monkeypatch) -> None:
@@ -102,11 +126,14 @@ def test_engine_arguments_that_vllm_does_not_know_are_refused_with_the_nearest(m
     pytest.importorskip("vllm")
     from loradeck_serve.engine.arguments import engine_arguments
 
+    def arguments_of(settings):
+        return engine_arguments(settings, plugin_options(settings))
+
     with pytest.raises(InvalidError) as caught:
-        engine_arguments(EngineSettings(model=model, engine={"block_sise": 32}))
+        arguments_of(EngineSettings(model=model, engine={"block_sise": 32}))
     assert caught.value.field == "engine.block_sise"
     assert "block_size" in caught.value.message
-    arguments = engine_arguments(EngineSettings(model=model, slots=2, max_rank=9, engine={"block_size": 32}))
+    arguments = arguments_of(EngineSettings(model=model, slots=2, max_rank=9, engine={"block_size": 32}))
     assert (arguments.block_size, arguments.max_loras, arguments.max_lora_rank) == (32, 2, 16)
     # One more than is ever admitted, so that the engine itself never evicts.
     assert arguments.max_cpu_loras == EngineSettings(model=model, slots=2).loaded_limit + 1

@@ -15,6 +15,9 @@ LAYER = "loradeck_layer"
 """Attribute of a LoRA layer: its number among `_layers`."""
 
 _layers: list[Any] = []
+_calls: list[tuple[Any, ...]] = []
+"""Of each layer that is linear, its wrapper's operation, its stacks and its slices; vLLM fills stacks in place."""
+
 _state: Any = None
 _library: Any = None
 
@@ -43,8 +46,19 @@ def compilation_kept() -> Iterator[None]:
 
 def add_lora(y: Tensor, x: Tensor, layer: int) -> None:
     """Add the adapters' part of a LoRA layer, by its number, to `y` in place."""
+    add, a, b, slices = _calls[layer]
+    add(y, x, a, b, 1.0, slices)
+
+
+def add_lora_embedding(y: Tensor, ids: Tensor, layer: int) -> None:
+    """Add the adapters' part of an embedding, a LoRA layer by its number, to the looked up rows `y` in place."""
     module = _layers[layer]
-    module.punica_wrapper.add_lora_linear(y, x, module.lora_a_stacked, module.lora_b_stacked, 1.0, module.output_slices)
+    wrapper = module.punica_wrapper
+    if not wrapper.no_lora:
+        looked_up = torch.nn.functional.embedding(
+            ids + wrapper._embeddings_indices[: len(ids)], module.lora_a_stacked_2d
+        )
+        wrapper.add_lora_embedding(y, looked_up, module.lora_b_stacked)
 
 
 def embed_rows(embedded: Tensor, ids: Tensor) -> None:
@@ -57,25 +71,37 @@ def _nothing(*_: Any) -> None:
 
 
 def define_operations(dispatch_key: str) -> None:
-    """Register both as opaque operations, for the worker."""
+    """Register them as opaque operations, for the worker."""
     global _library
     _library = torch.library.Library("loradeck", "DEF")
     _library.define("add_lora(Tensor(a!) y, Tensor x, int layer) -> ()")
+    _library.define("add_lora_embedding(Tensor(a!) y, Tensor ids, int layer) -> ()")
     _library.define("embed_rows(Tensor(a!) embedded, Tensor ids) -> ()")
-    for name, function in (("add_lora", add_lora), ("embed_rows", embed_rows)):
+    for name, function in (
+        ("add_lora", add_lora),
+        ("add_lora_embedding", add_lora_embedding),
+        ("embed_rows", embed_rows),
+    ):
         _library.impl(name, function, dispatch_key=dispatch_key)
         _library._register_fake(name, _nothing)
 
 
-def hide_linear_layers() -> None:
-    """Have LoRA layers call the opaque operation. vLLM's own adapter kernels for GPUs need no hiding."""
+def hide_layers() -> None:
+    """Have LoRA layers call the opaque operations. vLLM's own adapter kernels for GPUs need no hiding."""
+    from vllm.lora.layers import VocabParallelEmbeddingWithLoRA
     from vllm.lora.layers.base_linear import BaseLinearLayerWithLoRA
 
     def apply_lora_to_output(self: Any, x: Tensor, output: Tensor) -> Tensor:
         torch.ops.loradeck.add_lora(output, x, self.loradeck_layer)
         return output
 
+    def forward(self: Any, ids: Tensor) -> Tensor:
+        output: Tensor = self.base_layer.forward(ids)
+        torch.ops.loradeck.add_lora_embedding(output, ids, self.loradeck_layer)
+        return output
+
     BaseLinearLayerWithLoRA._apply_lora_to_output = apply_lora_to_output
+    VocabParallelEmbeddingWithLoRA.forward = forward
 
 
 def is_defined() -> bool:
@@ -86,10 +112,22 @@ def is_defined() -> bool:
 def attach(manager: Any, state: Any) -> None:
     """Take over the state of the model, and give its LoRA layers their numbers, before anything is compiled."""
     global _state
+    from vllm.lora.layers import VocabParallelEmbeddingWithLoRA
     from vllm.lora.layers.base_linear import BaseLinearLayerWithLoRA
 
     _state = state
     for module in manager.modules.values():
-        if isinstance(module, BaseLinearLayerWithLoRA):
+        if isinstance(module, (BaseLinearLayerWithLoRA, VocabParallelEmbeddingWithLoRA)):
             setattr(module, LAYER, len(_layers))
             _layers.append(module)
+            linear = isinstance(module, BaseLinearLayerWithLoRA)
+            _calls.append(
+                (
+                    module.punica_wrapper.add_lora_linear,
+                    module.lora_a_stacked,
+                    module.lora_b_stacked,
+                    module.output_slices,
+                )
+                if linear
+                else ()
+            )

@@ -81,7 +81,7 @@ class PackedLayer:
 
     def add_by_kernel(self, kernel: Kernel, y: Tensor, x: Tensor, plan: Plan) -> None:
         """`add`, for a layer packed in float32, and tensors that `fits` accepts."""
-        kernel.add(y, x, plan.rows, plan.slots, self._address)
+        kernel.add(y, x, plan.address, self._address)
 
     def add(self, y: Tensor, x: Tensor, plan: Plan) -> None:
         """Add x A^T B^T to `y` [n, columns] in place, for `x` [n, input], with each row's own slot."""

@@ -1,8 +1,11 @@
 """What the front end tells the plugin in the engine's processes: one environment variable, set only while it starts."""
 
+import hashlib
 import json
 import os
 from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
 
 VARIABLE = "LORADECK_ENGINE_PLUGIN"
 
@@ -36,6 +39,15 @@ class PluginOptions:
         """Rows of a slot's table: the reserved rows that an adapter can use."""
         return min(self.rows - self.vocabulary, self.max_added_tokens)
 
+    def signature(self) -> str:
+        """What the compiled model depends on beyond vLLM's own configuration: these options and the plugin's source.
+
+        vLLM keeps compiled models on disk under a hash of its configuration alone: the same base with other reserved
+        rows, or with the plugin as it was, must not find them.
+        """
+        values = {name: value for name, value in asdict(self).items() if name != "front_end"}
+        return hashlib.sha256(f"{_source()}{json.dumps(values, sort_keys=True)}".encode()).hexdigest()[:24]
+
     def to_environment(self) -> dict[str, str]:
         """The variable to set for the engine's processes."""
         return {VARIABLE: json.dumps(asdict(self))}
@@ -49,3 +61,12 @@ class PluginOptions:
         values = json.loads(text)
         values["base_added_token_ids"] = tuple(values["base_added_token_ids"])
         return cls(**values)
+
+
+@lru_cache(maxsize=1)
+def _source() -> str:
+    """Hash of the plugin's source."""
+    hashed = hashlib.sha256()
+    for file in sorted(Path(__file__).parent.glob("*.py")):
+        hashed.update(file.read_bytes())
+    return hashed.hexdigest()

@@ -37,7 +37,7 @@ def install(options: PluginOptions) -> None:
 
             compiled.define_operations(current_platform.dispatch_key)
             if current_platform.is_cpu():
-                compiled.hide_linear_layers()
+                compiled.hide_layers()
 
 
 class EngineState:
@@ -168,7 +168,8 @@ def _patch_adapters(state: EngineState) -> None:
     add = LRUCacheWorkerLoRAManager.add_adapter
 
     def add_adapter(self: Any, lora_request: Any) -> Any:
-        known = lora_request.lora_int_id in self.list_adapters()
+        # This runs for every adapter of every batch: no list of all of them is made.
+        known = lora_request.lora_int_id in self._adapter_manager._registered_adapters
         try:
             return add(self, lora_request)
         except Exception:

@@ -1,11 +1,15 @@
 """Which rows of a batch belong to which adapter slot, worked out once per batch and used by every layer."""
 
+import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from loradeck_serve.engine.plugin.kernel import BLOCK, Batch
 
 PADDING = 2.0
 """Groups are computed as one padded product unless padding would make it this many times larger."""
@@ -50,6 +54,26 @@ class Plan:
     """Slot of each of `rows` (int64)."""
     padded: Padded | None
     """Set where one padded product is cheaper than one product per group."""
+
+    @cached_property
+    def blocks(self) -> Tensor:
+        """Where in `rows` the kernel's blocks begin, each of rows of one slot, and the end (int64)."""
+        first, starts = 0, []
+        for group in self.groups:
+            count = len(self.rows) if group.rows is None else len(group.rows)
+            starts.append(np.arange(first, first + count, BLOCK))
+            first += count
+        return torch.from_numpy(np.concatenate([*starts, [first]]))
+
+    @cached_property
+    def _batch(self) -> Batch:
+        rows, slots, blocks = self.rows, self.slots, self.blocks
+        return Batch(rows.data_ptr(), slots.data_ptr(), blocks.data_ptr(), len(rows), len(blocks) - 1)
+
+    @cached_property
+    def address(self) -> int:
+        """Address of the plan in the kernel's form; it lives as long as the plan."""
+        return ctypes.addressof(self._batch)
 
 
 def plan_batch(slots: Sequence[int], ranks: Sequence[int]) -> Plan | None:

@@ -10,10 +10,11 @@ from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 from loradeck_serve.engine.plugin import operations
 from loradeck_serve.engine.plugin.kernel import load_kernel
 from loradeck_serve.engine.plugin.plan import Plan, plan_batch
+from loradeck_serve.engine.plugin.tiles import TiledLayer
 
 SMALL_COLUMNS = 8192
-"""Layers of so many columns of input and output together are computed by the kernel if there is one: their products
-cost mostly their start. Their matrices are kept in float32."""
+"""Layers of so many columns of input and output together are computed by the kernel if there is one, also where it
+cannot use the matrix unit: their products cost mostly their start. Their matrices are kept in float32."""
 
 SMALL_ROWS = 256
 """Without the kernel, batches of so many rows are computed in float32 too."""
@@ -30,8 +31,15 @@ class GroupedPunicaWrapper(PunicaWrapperCPU):  # type: ignore[misc]
         config = kwargs["lora_config"]
         self._ranks = [int(config.max_lora_rank)] * int(config.max_loras)
         self._versions = [0] * int(config.max_loras)
-        self._packed: dict[tuple[int, bool], operations.PackedLayer] = {}
+        self._layers: dict[tuple[int, bool], operations.PackedLayer | TiledLayer] = {}
+        self._current: set[int] = set()
+        """Slots that all layers have as they are."""
+        self._addresses: dict[int, int] = {}
+        """Layers that run on the matrix unit, by what identifies them: nothing about their tensors changes from batch
+        to batch, so that a call need not look at them again."""
+        self._batch = 0
         self._kernel = load_kernel()
+        self._tiles = self._kernel is not None and self._kernel.has_tiles()
         self._tokens: Plan | None = None
         self._sampled: Plan | None = None
 
@@ -39,6 +47,7 @@ class GroupedPunicaWrapper(PunicaWrapperCPU):  # type: ignore[misc]
         """Say that `slot` now holds an adapter of `rank`; batches planned before are void."""
         self._ranks[slot] = rank
         self._versions[slot] += 1
+        self._current.discard(slot)
 
     def update_metadata(
         self, mapping: Any, lora_index_to_id: list[int | None], max_loras: int, vocab_size: int, **kwargs: Any
@@ -55,6 +64,13 @@ class GroupedPunicaWrapper(PunicaWrapperCPU):  # type: ignore[misc]
         self._tokens = plan_batch(tokens, self._ranks)
         self._sampled = plan_batch(sampled, self._ranks)
         self.no_lora = self._tokens is None
+        if self._tokens is not None:
+            self._batch = self._tokens.address
+            used = {group.slot for group in self._tokens.groups}
+            if not used <= self._current:
+                self._current |= used
+                for layer in self._layers.values():
+                    layer.update(sorted(self._current), self._ranks, self._versions)
 
     def add_lora_linear(
         self,
@@ -70,20 +86,32 @@ class GroupedPunicaWrapper(PunicaWrapperCPU):  # type: ignore[misc]
         plan = self._tokens
         if plan is None:
             return
-        narrow = x.shape[1] + y.shape[1] <= SMALL_COLUMNS
-        kernel = self._kernel if narrow and operations.fits(y, x) else None
-        wide = kernel is not None or (narrow and len(x) <= SMALL_ROWS)
+        address = self._addresses.get(id(lora_a_stacked[0]))
+        if address is not None:
+            assert self._kernel is not None
+            self._kernel.tiles(y.data_ptr(), y.stride(0), x.data_ptr(), x.stride(0), self._batch, address)
+            return
+        fits = self._kernel is not None and operations.fits(y, x)
+        small = x.shape[1] + y.shape[1] <= SMALL_COLUMNS
+        tiled = fits and self._tiles and x.dtype == torch.bfloat16
+        wide = not tiled and small and (fits or len(x) <= SMALL_ROWS)
         key = id(lora_a_stacked[0]), wide
-        packed = self._packed.get(key)
-        if packed is None:
-            dtype = torch.float32 if wide else None
-            packed = operations.PackedLayer(lora_a_stacked, lora_b_stacked, output_slices, dtype)
-            self._packed[key] = packed
-        packed.update([group.slot for group in plan.groups], self._ranks, self._versions)
-        if kernel is not None:
-            packed.add_by_kernel(kernel, y, x, plan)
+        layer = self._layers.get(key)
+        if layer is None:
+            if tiled:
+                layer = TiledLayer(lora_a_stacked, lora_b_stacked, output_slices)
+                self._addresses[id(lora_a_stacked[0])] = layer.address
+            else:
+                dtype = torch.float32 if wide else None
+                layer = operations.PackedLayer(lora_a_stacked, lora_b_stacked, output_slices, dtype)
+            layer.update(sorted(self._current), self._ranks, self._versions)
+            self._layers[key] = layer
+        if isinstance(layer, TiledLayer):
+            layer.add(self._kernel, y, x, plan)
+        elif fits and wide:
+            layer.add_by_kernel(self._kernel, y, x, plan)
         else:
-            packed.add(y, x, plan)
+            layer.add(y, x, plan)
 
     def add_lora_embedding(
         self, y: Tensor, x: Tensor, lora_b_stacked: Tensor, add_inputs: bool = True, **kwargs: Any
