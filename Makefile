@@ -9,7 +9,7 @@ PACKAGES := registry train serve bench cli pocket tests protos
 export HF_HOME ?= $(HOME)/.cache/huggingface
 LOCAL := XDG_CACHE_HOME=$(CURDIR)/build/cache XDG_CONFIG_HOME=$(CURDIR)/build/config
 
-.PHONY: demo test test-unit lint format protos clean setup
+.PHONY: demo test test-unit test-crash lint format protos clean setup
 
 demo: $(STAMP)
 	$(LOCAL) $(BIN)/loradeck demo $(DEMO_ARGS)
@@ -19,6 +19,10 @@ test: $(STAMP)
 
 test-unit: $(STAMP)
 	$(LOCAL) $(BIN)/python -m pytest -m "not e2e" $(TEST_ARGS)
+
+# Writers and collections of the registry killed before and after every operation and at 200 random points, and raced.
+test-crash: $(STAMP)
+	$(LOCAL) LORADECK_CRASH_ROUNDS=200 $(BIN)/python -m pytest -rP tests/registry/test_concurrency.py tests/registry/test_collecting.py $(TEST_ARGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check $(PACKAGES)

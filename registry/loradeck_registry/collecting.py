@@ -79,7 +79,7 @@ def collect(
         "who": caller(),
         "create_time": datetime.now(UTC).isoformat(),
     }
-    store.put_if_absent(layout.quarantine(run, "intent"), encode(intent))
+    store.put_if_absent(layout.quarantine(run, "intent"), encode(intent), fleeting=True)
     try:
         sleep(wait)
         for begin in range(0, len(report.found), _BATCH):
@@ -100,7 +100,7 @@ def _delete_batch(
             "keys": [item.key for item in remaining],
             "expires": (datetime.now(UTC) + timedelta(seconds=2 * _WINDOW)).isoformat(),
         }
-        store.put_if_absent(key, encode(record))
+        store.put_if_absent(key, encode(record), fleeting=True)
         try:
             # From here on a writer that needs one of these waits; one that came before is in the leases read now.
             looked = survey(store, retention, grace)

@@ -60,8 +60,9 @@ def numbered(folder: str, number: int) -> str:
 
 def number_of(key: str) -> int | None:
     """The number of a numbered log's key, None if the key is not one."""
-    stem, dot, suffix = key.rpartition("/")[2].partition(".")
-    return int(stem) if dot and suffix == "json" and len(stem) == 8 and stem.isdigit() else None
+    stem = key[-13:-5]
+    is_one = key.endswith(".json") and len(stem) == 8 and stem.isdecimal() and key[-14:-13] in ("", "/")
+    return int(stem) if is_one else None
 
 
 def minute(time: datetime) -> str:

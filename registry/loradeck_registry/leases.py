@@ -139,7 +139,7 @@ class Lease:
             "blobs": self.blobs,
             "expires": (datetime.now(UTC) + timedelta(seconds=self.ttl)).isoformat(),
         }
-        self._store.put_if_absent(key, encode(record))
+        self._store.put_if_absent(key, encode(record), fleeting=True)
         self._until = begin + self.ttl
         self._written.append(key)
         while len(self._written) > 2:

@@ -20,6 +20,20 @@ def size(root: Path, key: str) -> int | None:
     return state.st_size if stat.S_ISREG(state.st_mode) else None
 
 
+def read(root: Path, key: str) -> bytes:
+    """All bytes of a file. Raises OSError."""
+    with open(f"{root}/{key}", "rb", buffering=0) as file:
+        return file.read()
+
+
+def names(root: Path, prefix: str) -> list[str]:
+    """Names of what lies directly in a folder, parts of writes (`#`) left out, in no particular order."""
+    try:
+        return [name for name in os.listdir(f"{root}/{prefix}") if "#" not in name]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
 def items(root: Path, prefix: str) -> Iterator[tuple[str, int, datetime]]:
     """Key, bytes and time of the last change of every file below a folder; parts of writes (`#`) are left out."""
     waiting = [prefix]

@@ -32,9 +32,8 @@ class NumberedLog:
 
     def numbers(self) -> list[int]:
         """Numbers of all entries, ascending."""
-        return sorted(
-            number for key, _ in self._store.keys(self._folder) if (number := layout.number_of(key)) is not None
-        )
+        found = map(layout.number_of, self._store.entries(self._folder))
+        return sorted(number for number in found if number is not None)
 
     def read(self, number: int) -> dict[str, Any]:
         """Entry `number`. Raises NotFoundError, DamagedError."""

@@ -63,6 +63,18 @@ class Reading:
         entry = self._alias(name, PROD).current() if reference.alias is None else None
         return self._revision(name, entry.draw(caller).revision if entry else log.last())
 
+    @property
+    def remote(self) -> bool:
+        """Whether it is reached by requests, so that several at once are worth while."""
+        return self._store.remote
+
+    def newest(self, name: str) -> Revision:
+        """What `name@latest` names. Raises NotFoundError, DamagedError."""
+        last = self._log(check_name(name)).last()
+        if not last:
+            raise self._no_name(name)
+        return self._revision(name, last)
+
     def names(self) -> list[str]:
         """All names that have a revision, sorted."""
         return self._store.folders(layout.REVISIONS)

@@ -1,15 +1,18 @@
 """The object store: the few operations the registry needs, with obstore underneath and domain errors above."""
 
+import errno
 import hashlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedError, UnauthenticatedError
 
+from loradeck_registry import durable
 from loradeck_registry import local_files as files
 from loradeck_registry.errors import DamagedError, NotFoundError, PreconditionError, UnavailableError
 
@@ -44,9 +47,14 @@ class Store:
         """Whether requests travel, so that several at once are worth while."""
         return self.folder is None
 
-    def put_if_absent(self, key: str, content: bytes) -> bool:
-        """Create the object in one step; False, and nothing changed, if it exists. Of racing writers one gets True."""
+    def put_if_absent(self, key: str, content: bytes, *, fleeting: bool = False) -> bool:
+        """Create the object in one step; False, and nothing changed, if it exists. Of racing writers one gets True.
+
+        A `fleeting` one need not outlive a power failure, because the process that it speaks for does not.
+        """
         with self._errors(key, "write"):
+            if self.folder is not None:
+                return durable.put_if_absent(self.folder, key, content, sync=not fleeting)
             try:
                 obstore.put(self._store, key, content, mode="create")
             except AlreadyExistsError:
@@ -61,7 +69,9 @@ class Store:
         """
         chunks = _checked_chunks(source, sha256, size, progress)
         with self._errors(key, "write"):
-            if self.remote and size <= _SINGLE:
+            if self.folder is not None:
+                durable.put(self.folder, key, chunks)
+            elif size <= _SINGLE:
                 obstore.put(self._store, key, b"".join(chunks), use_multipart=False)
             else:
                 obstore.put(self._store, key, chunks, chunk_size=PART, max_concurrency=_PARTS_AT_ONCE)
@@ -70,7 +80,7 @@ class Store:
         """The object's bytes. Raises NotFoundError."""
         with self._errors(key, "read"):
             if self.folder is not None:
-                return (self.folder / key).read_bytes()
+                return files.read(self.folder, key)
             return bytes(obstore.get(self._store, key).bytes())
 
     def chunks(self, key: str) -> Iterator[bytes]:
@@ -98,6 +108,15 @@ class Store:
                 if _names_no_bucket(str(error)):
                     raise
                 return None
+
+    def entries(self, prefix: str) -> list[str]:
+        """Names of the objects directly in the folder `prefix`, in no particular order; those of folders may be among
+        them."""
+        with self._errors(prefix, "list"):
+            if self.folder is not None:
+                return files.names(self.folder, prefix)
+            found = obstore.list_with_delimiter(self._store, prefix=f"{prefix}/")["objects"]
+        return [item["path"].rpartition("/")[2] for item in found]
 
     def keys(self, prefix: str) -> Iterator[tuple[str, int]]:
         """Key and size of every object below the folder `prefix`, in no particular order."""
@@ -146,10 +165,13 @@ class Store:
         for chunk in obstore.get(self._store, key, options=options).stream(min_chunk_size=CHUNK):  # type: ignore[arg-type]
             yield bytes(chunk)
 
-    @contextmanager
-    def _errors(self, key: str, verb: str) -> Iterator[None]:
+    def _errors(self, key: str, verb: str) -> "_Errors":
+        return _Errors(self, key, verb)
+
+    def _raise(self, error: BaseException, key: str, verb: str) -> None:
+        """Raise the domain error for what the file system or the object store has raised."""
         try:
-            yield
+            raise error
         except FileNotFoundError as error:
             if _names_no_bucket(str(error)):
                 raise self._no_bucket() from error
@@ -161,20 +183,25 @@ class Store:
                 reason="NOT_PERMITTED",
             ) from error
         except OSError as error:
+            if error.errno == errno.EROFS:
+                raise self._not_writable(key, verb) from error
             raise UnavailableError(f"cannot {verb} {key} in the registry {self.url}: {error.strerror}") from error
         except BaseError as error:
             text = str(error)
             cause = text.partition("\n")[0]
-            if "Permission denied" in text or "Read-only file system" in text:
-                raise PreconditionError(
-                    f"cannot {verb} {key} in the registry {self.url}: not writable; check the rights on the folder",
-                    reason="NOT_PERMITTED",
-                ) from error
+            if "Permission denied" in text:
+                raise self._not_writable(key, verb) from error
             if _names_no_bucket(text):
                 raise self._no_bucket() from error
             if "169.254.169.254" in text or "metadata.google.internal" in text:
                 raise no_credentials(self.url, "none in the environment, and no instance role answers") from error
             raise UnavailableError(f"cannot {verb} {key} in the registry {self.url}: {cause}") from error
+
+    def _not_writable(self, key: str, verb: str) -> PreconditionError:
+        return PreconditionError(
+            f"cannot {verb} {key} in the registry {self.url}: not writable; check the rights on the folder",
+            reason="NOT_PERMITTED",
+        )
 
     def _no_bucket(self) -> NotFoundError:
         return NotFoundError(
@@ -182,6 +209,26 @@ class Store:
             "the endpoint",
             reason="NO_BUCKET",
         )
+
+
+class _Errors:
+    """A block whose errors become domain errors. A class, because a small read is as quick as a generator's start."""
+
+    __slots__ = ("_key", "_store", "_verb")
+
+    def __init__(self, store: Store, key: str, verb: str) -> None:
+        self._store = store
+        self._key = key
+        self._verb = verb
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            self._store._raise(error, self._key, self._verb)
 
 
 def no_credentials(url: str, why: str) -> PreconditionError:

@@ -275,7 +275,7 @@ def test_revision_that_is_being_fetched_is_not_retired(
 def test_reader_who_may_not_write_reads_without_a_lease(
     registry: Registry, five: list[Revision], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(key: str, content: bytes) -> bool:
+    def refuse(key: str, content: bytes, *, fleeting: bool = False) -> bool:
         raise PreconditionError(f"cannot write {key}", reason="NOT_PERMITTED")
 
     monkeypatch.setattr(registry._store, "put_if_absent", refuse)
