@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from loradeck_cli.systemd import notify_systemd
+
 if TYPE_CHECKING:
     from loradeck_serve.app import Server
 
@@ -87,3 +89,4 @@ def command(
 def _say_ready(server: Server) -> None:
     where = server.addresses
     click.echo(f"ready inference={where.inference} admin={where.admin} metrics={where.metrics} base={server.base_name}")
+    notify_systemd("READY=1")
