@@ -60,6 +60,9 @@ def run(
     output: Path | None,
 ) -> None:
     """Train RECIPE (a file, or a shipped recipe such as pocket/clf-lora) and publish what comes out."""
+    from loradeck_bench.output import ensure_writable
+
+    ensure_writable(json_path)
     loaded = _load(recipe, base, data, sets, publish)
     registry = _registry(url)
     if loaded.publish.name is not None and registry is None:

@@ -1,5 +1,6 @@
 """One training run from recipe to revision: the composition of all other modules."""
 
+import base64
 import gc
 import shutil
 import time
@@ -14,6 +15,8 @@ from loradeck_registry.errors import InvalidError
 from loradeck_registry.manifest import Manifest
 from loradeck_registry.registry import Registry, Revision
 from loradeck_train.loop.checkpoints import open_output, remove_checkpoints
+from loradeck_train.loop.disk import writing
+from loradeck_train.loop.forgetting import Forgetting
 from loradeck_train.loop.memory import PeakMemory
 from loradeck_train.loop.trainer import TrainingResult, train
 from loradeck_train.model.build import ModelSize, TrainingModel, build_model
@@ -26,6 +29,8 @@ from loradeck_train.publish.push import MANIFEST, check_publishable, make_manife
 from loradeck_train.recipe.settings import Recipe
 
 PUBLISHED = "published"
+PICTURE = "run.png"
+_PROBED = 4096
 
 
 @dataclass(frozen=True)
@@ -93,10 +98,13 @@ def run(
             console.print(leakage.sentence(name), highlight=False)
     folder = output / PUBLISHED
     shutil.rmtree(folder, ignore_errors=True)
-    prompts = choose_prompts(prepared.validation or prepared.training, recipe.publish.probe_prompts, recipe.seed)
-    size, result, trained, peak_bytes, fidelity = _train_and_export(
-        prepared, output, folder, prompts, checkpoint, title, console
+    prompts = choose_prompts(
+        prepared.validation or prepared.training[:_PROBED], recipe.publish.probe_prompts, recipe.seed
     )
+    with writing("what was trained", output):
+        size, result, trained, peak_bytes, fidelity = _train_and_export(
+            prepared, output, folder, prompts, checkpoint, title, console
+        )
     probe, check = prove(
         prompts,
         trained,
@@ -111,7 +119,14 @@ def run(
     )
     manifest = make_manifest(prepared, folder, probe, provenance(prepared, size, result, check, peak_bytes, fidelity))
     (output / MANIFEST).write_bytes(manifest.canonical_json())
+    if result.picture is not None:
+        (output / PICTURE).write_bytes(result.picture)
     revision = push(registry, prepared, manifest, folder) if registry and recipe.publish.name else None
+    if registry is not None and revision is not None and result.picture is not None:
+        picture = base64.b64encode(result.picture).decode()
+        registry.attach(
+            revision, "note", {"text": "loss and memory by step", "media_type": "image/png", "data": picture}
+        )
     remove_checkpoints(output)
     return RunReport(manifest, folder, revision, result, check, time.monotonic() - started)
 
@@ -127,6 +142,9 @@ def _train_and_export(
 ) -> tuple[ModelSize, TrainingResult, list[torch.Tensor], int, dict[str, float] | None]:
     """The part that holds the trained model; when it returns, the model's memory is free for the reload."""
     recipe = prepared.recipe
+    forgetting: Forgetting | None = None
+    if (source := recipe.evaluation.forgetting) is not None:
+        forgetting = Forgetting(source, prepared.tokenizer, output / "forgetting.json", bf16=recipe.precision == "bf16")
     with PeakMemory() as memory:
         trained: TrainingModel = build_model(
             recipe, prepared.base.folder, prepared.task, prepared.counts.longest, prepared.tokenizer, prepared.training
@@ -140,6 +158,7 @@ def _train_and_export(
             prepared.max_length,
             output,
             test=prepared.test,
+            forgetting=forgetting,
             resume_from=checkpoint,
             title=title,
             console=console,

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from loradeck_registry.errors import PreconditionError
 from loradeck_train.loop.disk import writing
 from loradeck_train.loop.memory import held_bytes
 
@@ -21,12 +22,16 @@ class HistoryWriter(TrainerCallback):  # type: ignore[misc]
 
     def __init__(self, path: Path, resumed: bool) -> None:
         self.entries: list[dict[str, float]] = []
+        self.validations: list[dict[str, float]] = []
+        """Step, validation_loss and seconds of each look on the way; lines of the same file."""
         self.tokens_before = 0
         """Tokens that went through the model before this process, in a resumed run."""
         self._path = path
         self._started = time.monotonic()
         if resumed and path.is_file():
-            self.entries = [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
+            lines = [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
+            self.entries = [line for line in lines if "loss" in line]
+            self.validations = [line for line in lines if "validation_loss" in line]
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -35,7 +40,10 @@ class HistoryWriter(TrainerCallback):  # type: ignore[misc]
         self.tokens_before = int(state.num_input_tokens_seen)
         # A resumed run repeats the steps since its checkpoint: their old entries go.
         self.entries = [entry for entry in self.entries if entry["step"] <= state.global_step]
-        self._path.write_text("".join(json.dumps(entry) + "\n" for entry in self.entries))
+        self.validations = [entry for entry in self.validations if entry["step"] <= state.global_step]
+        lines = sorted([*self.entries, *self.validations], key=lambda entry: entry["step"])
+        with writing("the history", self._path.parent):
+            self._path.write_text("".join(json.dumps(entry) + "\n" for entry in lines))
 
     def on_log(
         self,
@@ -58,6 +66,15 @@ class HistoryWriter(TrainerCallback):  # type: ignore[misc]
             "memory_bytes": held_bytes(),
         }
         self.entries.append(entry)
+        self._append(entry)
+
+    def note_validation(self, step: int, loss: float) -> None:
+        """Keep a look at the validation rows."""
+        seconds = round(time.monotonic() - self._started, 3)
+        self.validations.append({"step": step, "validation_loss": loss, "seconds": seconds})
+        self._append(self.validations[-1])
+
+    def _append(self, entry: dict[str, float]) -> None:
         with writing("the history", self._path.parent), self._path.open("a") as file:
             file.write(json.dumps(entry) + "\n")
 
@@ -66,6 +83,7 @@ class History(Protocol):
     """Where the latest figures are read from."""
 
     entries: list[dict[str, float]]
+    validations: list[dict[str, float]]
 
 
 class ProgressBar(TrainerCallback):  # type: ignore[misc]
@@ -113,6 +131,8 @@ class ProgressBar(TrainerCallback):  # type: ignore[misc]
             f"loss {entry['loss']:.3f}  lr {entry['learning_rate']:.1e}  {rate:,.0f} tokens/s  "
             f"{entry['memory_bytes'] / 2**30:.1f} GiB"
         )
+        if self._history.validations:
+            figures += f"  validation {self._history.validations[-1]['validation_loss']:.3f}"
         if self._bar is not None:
             self._progress.update(self._bar, completed=state.global_step, figures=figures)
         elif time.monotonic() - self._last_line >= _QUIET_PERIOD or state.global_step == state.max_steps:
@@ -132,3 +152,21 @@ class ProgressBar(TrainerCallback):  # type: ignore[misc]
         """Leave the terminal as it was; also after an error."""
         if self._bar is not None:
             self._progress.stop()
+
+
+def board(wanted: bool, output: Path) -> list[TrainerCallback]:
+    """TensorBoard's callback, writing to `output/tensorboard`, if it is wanted. Raises PreconditionError
+    (MISSING_PACKAGE) without the package."""
+    if not wanted:
+        return []
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise PreconditionError(
+            "tensorboard: true needs a package that is not installed: pip install 'loradeck[tensorboard]'",
+            reason="MISSING_PACKAGE",
+            field="tensorboard",
+        ) from None
+    from transformers.integrations import TensorBoardCallback
+
+    return [TensorBoardCallback(SummaryWriter(log_dir=str(output / "tensorboard")))]

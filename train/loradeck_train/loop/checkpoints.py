@@ -8,6 +8,7 @@ from pathlib import Path
 from loradeck_registry.errors import PreconditionError
 from loradeck_train.loop.fed_trainer import CHECKPOINTS
 from loradeck_train.loop.sealing import complete_checkpoints
+from loradeck_train.loop.validation import BEST
 from loradeck_train.prepare import Prepared
 
 RUN = "run.json"
@@ -48,7 +49,7 @@ def open_output(output: Path, prepared: Prepared, resume: bool) -> Path | None:
                 field="output",
             )
         return newest
-    shutil.rmtree(output / CHECKPOINTS, ignore_errors=True)
+    remove_checkpoints(output)
     (output / RUN).write_text(json.dumps(identity, indent=2) + "\n")
     return None
 
@@ -61,7 +62,8 @@ def newest_checkpoint(output: Path) -> Path | None:
 
 def remove_checkpoints(output: Path) -> None:
     """Remove what only an unfinished run needs."""
-    shutil.rmtree(output / CHECKPOINTS, ignore_errors=True)
+    for name in (CHECKPOINTS, BEST):
+        shutil.rmtree(output / name, ignore_errors=True)
 
 
 def _identity(prepared: Prepared) -> dict[str, str]:

@@ -15,6 +15,7 @@ from loradeck_train.loop.feeding import Feed
 from loradeck_train.loop.guards import LossGuard, WeightsMoved
 from loradeck_train.loop.optimizers import lora_plus
 from loradeck_train.loop.sealing import keep_newest, write_checkpoint
+from loradeck_train.loop.validation import ValidationLooks
 from loradeck_train.recipe.settings import Recipe
 
 CHECKPOINTS = "checkpoints"
@@ -23,20 +24,23 @@ _SHOWN = 3
 
 
 class FedTrainer(Trainer):  # type: ignore[misc]
-    """Takes its order and its batches from `feed`, its held-out loss from `validation`."""
+    """Takes its order and its batches from `feed`."""
 
-    def __init__(
-        self, *, recipe: Recipe, feed: Feed, validation: Sequence[Encoded], console: Console, **kwargs: Any
-    ) -> None:
+    def __init__(self, *, recipe: Recipe, feed: Feed, console: Console, **kwargs: Any) -> None:
         super().__init__(train_dataset=feed.dataset, data_collator=feed.collator, **kwargs)
         self._recipe = recipe
         self._feed = feed
-        self._validation = validation
         self._console = console
         self._guard = LossGuard(recipe.optimisation.learning_rate)
         self._before: WeightsMoved | None = None
         self._look_at = 0
         self._rows: list[int] = []
+        self._looks: ValidationLooks | None = None
+
+    def look(self, looks: ValidationLooks) -> None:
+        """Let `looks` take part in the steps and in the checkpoints."""
+        self._looks = looks
+        self.add_callback(looks)
 
     def loss_on(self, examples: Sequence[Encoded]) -> float | None:
         """Cross-entropy by learned token on held-out examples; None if there are none."""
@@ -100,4 +104,6 @@ class FedTrainer(Trainer):  # type: ignore[misc]
         for exported in [*self.callback_handler.callbacks, self.control]:
             if isinstance(exported, ExportableState):
                 self.state.stateful_callbacks[type(exported).__name__] = exported.state()
+        if self._looks is not None:
+            self._looks.write_state(folder)
         self.state.save_to_json(str(folder / "trainer_state.json"))

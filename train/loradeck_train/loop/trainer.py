@@ -13,12 +13,15 @@ from transformers.trainer_callback import PrinterCallback
 from transformers.utils import logging as transformers_logging
 
 from loradeck_train.data.encoding import Encoded
-from loradeck_train.loop.callbacks import HistoryWriter, ProgressBar
+from loradeck_train.loop.callbacks import HistoryWriter, ProgressBar, board
 from loradeck_train.loop.fed_trainer import CHECKPOINTS, FedTrainer
 from loradeck_train.loop.feeding import training_feed
+from loradeck_train.loop.figures import draw_run
+from loradeck_train.loop.forgetting import Forgetting
 from loradeck_train.loop.interrupting import InterruptedTraining, StopOnSignal
 from loradeck_train.loop.optimizers import OPTIMIZERS
 from loradeck_train.loop.schedule import Schedule, plan_schedule
+from loradeck_train.loop.validation import BEST, ValidationLooks
 from loradeck_train.model.build import TrainingModel
 from loradeck_train.model.loss import remove_completion_loss
 from loradeck_train.model.low_rank import remove_low_rank
@@ -41,6 +44,14 @@ class TrainingResult:
     tokens_per_second: float
     validation_loss: float | None
     test_loss: float | None = None
+    best_step: int | None = None
+    """Step whose weights were kept, where the recipe looks at the validation rows on the way."""
+    stopped_early: bool = False
+    looks: tuple[dict[str, float], ...] = ()
+    """Step and validation_loss of every look."""
+    forgetting: dict[str, float] | None = None
+    picture: bytes | None = None
+    """PNG of loss and memory, where matplotlib is installed."""
 
 
 def train(
@@ -53,6 +64,7 @@ def train(
     output: Path,
     *,
     test: Sequence[Encoded] = (),
+    forgetting: Forgetting | None = None,
     resume_from: Path | None = None,
     title: str = "training",
     console: Console | None = None,
@@ -71,13 +83,20 @@ def train(
     trainer = FedTrainer(
         recipe=recipe,
         feed=training_feed(recipe, training, max_length, pad_token_id),
-        validation=validation,
         console=console,
         model=prepared.model,
         args=training_arguments(recipe, schedule, output),
-        callbacks=[history, progress, stop],
+        callbacks=[history, progress, stop, *board(recipe.tensorboard, output)],
     )
     trainer.remove_callback(PrinterCallback)
+    looks = ValidationLooks(
+        recipe.evaluation, lambda: trainer.loss_on(validation), history.note_validation, output / BEST
+    )
+    trainer.look(looks)
+    if resume_from is not None:
+        looks.read_state(resume_from)
+    if forgetting is not None:
+        forgetting.measure_before(prepared.model, resumed=resume_from is not None)
     started = time.monotonic()
     try:
         with stop.listening():
@@ -85,13 +104,19 @@ def train(
     finally:
         progress.close()
     seconds = time.monotonic() - started
-    if stop.signal is not None and trainer.state.global_step < schedule.steps:
+    last = int(trainer.state.global_step)
+    if stop.signal is not None and last < schedule.steps:
         raise InterruptedTraining(
-            f"stopped by {stop.signal.name} at step {trainer.state.global_step} of {schedule.steps}; a checkpoint was "
-            "kept: go on with --resume"
+            f"stopped by {stop.signal.name} at step {last} of {schedule.steps}; a checkpoint was kept: go on with "
+            "--resume"
+        )
+    if looks.load_best(prepared.model, last):
+        console.print(
+            f"kept the weights of step {looks.looks.best_step}, the best on the validation rows", highlight=False
         )
     validation_loss = trainer.loss_on(validation)
     test_loss = trainer.loss_on(test)
+    forgotten = forgetting.measure_after(prepared.model) if forgetting is not None else None
     remove_completion_loss(prepared.causal)
     remove_completion_loss(prepared.model)
     remove_low_rank(prepared.model)
@@ -106,6 +131,11 @@ def train(
         tokens_per_second=(tokens - history.tokens_before) / seconds,
         validation_loss=validation_loss,
         test_loss=test_loss,
+        best_step=looks.looks.best_step,
+        stopped_early=looks.stopped_early,
+        looks=tuple(history.validations),
+        forgetting=forgotten,
+        picture=draw_run(title, history.entries, history.validations),
     )
 
 

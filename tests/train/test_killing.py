@@ -1,0 +1,152 @@
+"""Killed, interrupted and out of space: nothing that was kept is lost, and going on gives the same losses."""
+
+import json
+import multiprocessing
+import os
+import random
+import signal
+import time
+from collections.abc import Callable
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from loradeck_train.loop.sealing import complete_checkpoints, keep_newest, write_checkpoint
+from loradeck_train.recipe.settings import Recipe
+from tests.train.killing_child import die_while_writing, train
+
+Build = Callable[..., Recipe]
+KILLS = 6
+PATIENCE = 120.0
+
+
+@pytest.fixture(scope="module")
+def processes() -> Any:
+    """A server that has imported torch and transformers once, and forks a fresh process in no time."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.train.killing_child", "peft", "accelerate"])
+    return context
+
+
+@pytest.fixture
+def recipe(recipe_of: Build) -> str:
+    """Everything random there is: packing, dropout, shuffling, looks at validation rows, the best weights."""
+    return recipe_of(
+        packing="batch",
+        lora={"dropout": 0.1},
+        checkpoints={"save_steps": 2},
+        data={"validation": {"fraction": 0.2}},
+        evaluation={"every_steps": 3},
+        optimisation={"max_steps": 24},
+    ).model_dump_json(exclude_none=True)
+
+
+def _start(processes: Any, recipe: str, folder: Path, largest_file: int | None = None) -> ForkServerProcess:
+    process: ForkServerProcess = processes.Process(target=train, args=(recipe, str(folder), largest_file))
+    process.start()
+    return process
+
+
+def _finish(process: ForkServerProcess) -> int:
+    process.join(PATIENCE)
+    assert process.exitcode is not None
+    return process.exitcode
+
+
+def _steps(folder: Path) -> int:
+    path = folder / "out" / "history.jsonl"
+    return len(path.read_text().splitlines()) if path.is_file() else 0
+
+
+def _wait_for_steps(process: ForkServerProcess, folder: Path, more_than: int) -> None:
+    end = time.monotonic() + PATIENCE
+    while process.is_alive() and _steps(folder) <= more_than:
+        assert time.monotonic() < end
+        time.sleep(0.002)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted() -> dict[str, dict[str, Any]]:
+    """Figures of whole runs, by recipe."""
+    return {}
+
+
+def _whole(processes: Any, recipe: str, folder: Path) -> dict[str, Any]:
+    assert _finish(_start(processes, recipe, folder)) == 0
+    figures: dict[str, Any] = json.loads((folder / "figures.json").read_text())
+    return figures
+
+
+def test_killed_at_random_moments_it_ends_as_if_nothing_had_been(processes: Any, recipe: str, tmp_path: Path) -> None:
+    whole = _whole(processes, recipe, tmp_path / "whole")
+    dice = random.Random(0)
+    killed_at = []
+    for _ in range(KILLS):
+        process = _start(processes, recipe, tmp_path / "killed")
+        # At least one new step each time, so that the run gets on; then any moment, in a step or in a checkpoint.
+        _wait_for_steps(process, tmp_path / "killed", dice.randrange(1, 5))
+        time.sleep(dice.uniform(0, 0.15))
+        if not process.is_alive():
+            break
+        process.kill()
+        _finish(process)
+        killed_at.append(_steps(tmp_path / "killed"))
+    assert len(killed_at) >= 3
+    resumed = _whole(processes, recipe, tmp_path / "killed")
+    assert resumed == whole
+    assert len(resumed["losses"]) == 24
+    assert len(resumed["looks"]) == 8
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_asked_to_stop_it_keeps_the_step_it_is_in(
+    number: signal.Signals, processes: Any, recipe: str, tmp_path: Path
+) -> None:
+    process = _start(processes, recipe, tmp_path / "asked")
+    _wait_for_steps(process, tmp_path / "asked", 4)
+    assert process.pid is not None
+    os.kill(process.pid, number)
+    assert _finish(process) == 3
+    said = (tmp_path / "asked" / "error.txt").read_text()
+    assert number.name in said
+    assert "--resume" in said
+    kept = complete_checkpoints(tmp_path / "asked" / "out" / "checkpoints")[-1]
+    history = (tmp_path / "asked" / "out" / "history.jsonl").read_text().splitlines()
+    assert int(kept.name.rpartition("-")[2]) == max(json.loads(line)["step"] for line in history)
+    assert _whole(processes, recipe, tmp_path / "asked") == _whole(processes, recipe, tmp_path / "whole")
+
+
+def test_full_disk_is_one_line_and_loses_no_checkpoint(processes: Any, recipe: str, tmp_path: Path) -> None:
+    process = _start(processes, recipe, tmp_path / "full")
+    _wait_for_steps(process, tmp_path / "full", 6)
+    process.kill()
+    _finish(process)
+    before = complete_checkpoints(tmp_path / "full" / "out" / "checkpoints")
+    assert _finish(_start(processes, recipe, tmp_path / "full", largest_file=20_000)) == 4
+    said = (tmp_path / "full" / "error.txt").read_text()
+    assert said.startswith("DISK_FULL: cannot write")
+    assert "--resume" in said
+    assert len(said.splitlines()) == 1
+    assert complete_checkpoints(tmp_path / "full" / "out" / "checkpoints") == before
+    assert not list((tmp_path / "full" / "out" / "checkpoints").glob(".writing-*"))
+    assert _whole(processes, recipe, tmp_path / "full") == _whole(processes, recipe, tmp_path / "whole")
+
+
+@pytest.mark.parametrize("after", range(5))
+def test_checkpoint_cut_short_by_a_kill_is_not_there(after: int, processes: Any, tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, 1, lambda aside: (aside / "a").write_text("whole") and None)
+    process = processes.Process(target=die_while_writing, args=(str(tmp_path), after))
+    process.start()
+    assert _finish(process) == -signal.SIGKILL
+    assert [path.name for path in complete_checkpoints(tmp_path)] == ["checkpoint-1"]
+    keep_newest(tmp_path, 2)
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-1"]
+
+
+def test_checkpoint_with_a_shorter_file_is_not_whole(tmp_path: Path) -> None:
+    for step in (1, 2):
+        write_checkpoint(tmp_path, step, lambda aside: (aside / "a").write_text("whole") and None)
+    (tmp_path / "checkpoint-2" / "a").write_text("who")
+    assert [path.name for path in complete_checkpoints(tmp_path)] == ["checkpoint-1"]
