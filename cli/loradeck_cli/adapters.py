@@ -81,24 +81,31 @@ def unpin(adapter: str, server: str, json_path: str | None) -> None:
 
 
 @command.command()
-@click.argument("alias", metavar="NAME@ALIAS")
-@click.argument("target")
+@click.argument("name")
+@click.argument("alias")
+@click.argument("target", metavar="REVISION")
 @click.option("--expect", type=click.IntRange(0), help="Move only if it points to this revision now; 0: if it is new.")
-@click.option("--reason", default="", help="For the alias history.")
+@click.option("--who", default="", help="Who moves it (default: user@host).")
+@click.option("--why", default="", help="Why, for the history.")
 @_server
 @_timeout
 @_json
 def move(
-    alias: str, target: str, expect: int | None, reason: str, server: str, timeout: float, json_path: str | None
+    name: str,
+    alias: str,
+    target: str,
+    expect: int | None,
+    who: str,
+    why: str,
+    server: str,
+    timeout: float,
+    json_path: str | None,
 ) -> None:
-    """Load TARGET (7, another alias, sha256:...) on the server, then point NAME@ALIAS at it."""
-    name, separator, label = alias.partition("@")
-    if not separator:
-        raise click.UsageError(f"{alias!r} names no alias: use NAME@ALIAS, for example {alias}@prod")
-    with AdminClient(server, timeout=timeout) as client:
-        adapter, previous = client.move_alias(name, label, target, expected_revision=expect, reason=reason)
+    """Load REVISION (7, another alias, sha256:...) on the server, then point NAME's ALIAS at it."""
+    with AdminClient(server, timeout=timeout, caller=who) as client:
+        adapter, previous = client.move_alias(name, alias, target, expected_revision=expect, reason=why)
     before = f"revision {previous}" if previous else "nothing"
-    said = f"{name}@{label}: {before} -> revision {adapter.revision} ({adapter.digest[:19]})"
+    said = f"{name}@{alias}: {before} -> revision {adapter.revision} ({adapter.digest[:19]})"
     emit({"adapter": _plain(adapter), "previous_revision": previous}, json_path, lambda: line(said))
 
 

@@ -1,5 +1,6 @@
 """Entry point: finds the group, runs it, and turns errors into one clear line and an exit code."""
 
+import difflib
 import importlib
 import os
 import sys
@@ -28,6 +29,16 @@ class LazyGroups(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(GROUPS)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if name not in GROUPS and not name.startswith("-"):
+            near = difflib.get_close_matches(name, GROUPS, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"the commands are {', '.join(GROUPS)}"
+            ctx.fail(f"no such command {name!r}: {hint}")
+        return super().resolve_command(ctx, args)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in GROUPS:
@@ -59,8 +70,9 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted", err=True)
+    except (click.Abort, KeyboardInterrupt) as error:
+        # click wraps what was raised; a run that kept something says so.
+        click.echo(str(error.__cause__ or error) or "interrupted", err=True)
         sys.exit(130)
     except click.exceptions.Exit as error:
         sys.exit(error.exit_code)

@@ -9,7 +9,16 @@ from typing import Any, TypeVar
 import click
 
 from loradeck_cli.registry_output import emit
-from loradeck_client import Answer, Classification, Client, InvalidError, Sampling, TextStream
+from loradeck_client import (
+    Answer,
+    Classification,
+    Client,
+    InvalidError,
+    NotFoundError,
+    PreconditionError,
+    Sampling,
+    TextStream,
+)
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -148,8 +157,10 @@ def _text(given: str | None, file: Path | None, what: str, needed: bool = True) 
     if file is not None and str(file) != "-":
         try:
             return file.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise InvalidError(f"cannot read {file}: {error}", field="file") from None
+        except OSError as error:
+            raise NotFoundError(f"cannot read {file}: {error.strerror}", field="file") from None
+        except UnicodeDecodeError:
+            raise PreconditionError(f"{file} is not UTF-8 text: convert it first", field="file") from None
     if file is not None or (needed and not sys.stdin.isatty()):
         return sys.stdin.read()
     if needed:

@@ -27,12 +27,20 @@ def _move_request(
 
 
 class AdminClient:
-    """Asks a server's admin door. Raises as `Client` does, and ConflictError when an alias moved meanwhile."""
+    """Asks a server's admin door. Raises as `Client` does, and ConflictError when an alias moved meanwhile.
+
+    `caller` is who is written into the history of aliases, unless it is empty: then user@host.
+    """
 
     def __init__(
-        self, target: str = "127.0.0.1:8501", *, timeout: float = DEFAULT_TIMEOUT, retry: RetryPolicy | None = None
+        self,
+        target: str = "127.0.0.1:8501",
+        *,
+        timeout: float = DEFAULT_TIMEOUT,
+        retry: RetryPolicy | None = None,
+        caller: str = "",
     ) -> None:
-        self._caller = Caller(Settings(target, timeout, retry or RetryPolicy()))
+        self._caller = Caller(Settings(target, timeout, retry or RetryPolicy(), caller))
         self._stub: Any = adapters.AdapterServiceStub(self._caller.channel)  # type: ignore[no-untyped-call]
 
     def list(self) -> list[Adapter]:
@@ -112,9 +120,14 @@ class AsyncAdminClient:
     """The same with asyncio."""
 
     def __init__(
-        self, target: str = "127.0.0.1:8501", *, timeout: float = DEFAULT_TIMEOUT, retry: RetryPolicy | None = None
+        self,
+        target: str = "127.0.0.1:8501",
+        *,
+        timeout: float = DEFAULT_TIMEOUT,
+        retry: RetryPolicy | None = None,
+        caller: str = "",
     ) -> None:
-        self._caller = AsyncCaller(Settings(target, timeout, retry or RetryPolicy()))
+        self._caller = AsyncCaller(Settings(target, timeout, retry or RetryPolicy(), caller))
         self._stub: Any = adapters.AdapterServiceStub(self._caller.channel)  # type: ignore[no-untyped-call]
 
     async def list(self) -> list[Adapter]:

@@ -4,6 +4,7 @@ import getpass
 import socket
 import time
 from dataclasses import dataclass, field
+from functools import cache
 
 from loradeck_client.retry import RetryPolicy
 
@@ -22,6 +23,8 @@ class Settings:
     target: str
     timeout: float = DEFAULT_TIMEOUT
     retry: RetryPolicy = field(default_factory=RetryPolicy)
+    caller: str = ""
+    """Who calls; empty: user@host."""
 
     def deadline(self, timeout: float | None) -> float:
         """When a call with this timeout (None: the client's) must be over, monotonic."""
@@ -29,7 +32,7 @@ class Settings:
 
     def metadata(self, request_id: str | None) -> tuple[tuple[str, str], ...]:
         """Metadata of a call: who calls, and the request id if one is given."""
-        metadata = [("x-loradeck-caller", _caller())]
+        metadata = [("x-loradeck-caller", self.caller or _caller())]
         if request_id is not None:
             metadata.append(("x-request-id", request_id))
         return tuple(metadata)
@@ -40,7 +43,9 @@ def remaining(deadline: float) -> float:
     return max(deadline - time.monotonic(), 0.001)
 
 
+@cache
 def _caller() -> str:
+    """Who runs this process, for the server's limits, logs and alias history: user@host."""
     try:
         user = getpass.getuser()
     except (KeyError, OSError):

@@ -130,14 +130,21 @@ class TextStream:
 class Client:
     """Asks a server's inference door. `timeout` is in seconds and covers a call with all its retries.
 
+    `caller` is whom limits count and weighted aliases draw for, unless it is empty: then user@host.
+
     Every method raises LoradeckError subclasses: NotFoundError, InvalidError, PreconditionError, ExhaustedError,
     UnavailableError, DeadlineError, ServerError.
     """
 
     def __init__(
-        self, target: str = "127.0.0.1:8500", *, timeout: float = DEFAULT_TIMEOUT, retry: RetryPolicy | None = None
+        self,
+        target: str = "127.0.0.1:8500",
+        *,
+        timeout: float = DEFAULT_TIMEOUT,
+        retry: RetryPolicy | None = None,
+        caller: str = "",
     ) -> None:
-        self._caller = Caller(Settings(target, timeout, retry or RetryPolicy()))
+        self._caller = Caller(Settings(target, timeout, retry or RetryPolicy(), caller))
         self._stub: Any = inference.InferenceServiceStub(self._caller.channel)  # type: ignore[no-untyped-call]
 
     def classify(

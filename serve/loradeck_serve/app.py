@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 
@@ -30,6 +31,7 @@ from loradeck_serve.grpc.adapters import AdapterServicer
 from loradeck_serve.grpc.doors import ADAPTERS, INFERENCE, Door
 from loradeck_serve.grpc.inference import InferenceServicer
 from loradeck_serve.grpc.interceptor import ErrorInterceptor
+from loradeck_serve.grpc.status import Curtain
 from loradeck_serve.handlers.adapters import AdaptersHandler
 from loradeck_serve.handlers.answer import AnswerHandler
 from loradeck_serve.handlers.classify import ClassifyHandler
@@ -126,16 +128,16 @@ class Server:
         )
         self._tokenizers = Tokenizers(base.folder)
         self._base = base
-        self._make_doors(Targets(self._catalog, base, config.base_tasks))
+        self._make_doors(Targets(self._catalog, base, config.base_tasks), _curtain(sources))
         self._gauges = Gauges(self.metrics, self._queue, self._residency, self._handle, self._watcher)
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
 
-    def _make_doors(self, targets: Targets) -> None:
+    def _make_doors(self, targets: Targets, curtain: Curtain) -> None:
         config, metrics = self._config, self.metrics
         dispatcher = Dispatcher(self._gate, self._queue, self._residency, self._handle, metrics)
         generation = Generation(dispatcher, config.limits, metrics)
-        interceptor = ErrorInterceptor(config.limits, metrics)
+        interceptor = ErrorInterceptor(config.limits, metrics, curtain)
         self._metrics_door = MetricsDoor(config.metrics, metrics)
         self._inference = Door("inference", config.inference, interceptor, config.limits.message_bytes)
         self._admin = Door("admin", config.admin, interceptor, config.limits.message_bytes)
@@ -258,6 +260,16 @@ class Server:
 def _bytes_per_rank(shapes: BaseShapes) -> int:
     """Bytes of one rank on every linear layer, in two-byte precision as published."""
     return 2 * sum(rows + columns for rows, columns in shapes.modules.values())
+
+
+def _curtain(sources: Sources) -> Curtain:
+    """Where registry, cache and base lie, and what is said of them."""
+    cache = sources.config.cache or default_folder()
+    places = {str(cache): "the cache", str(sources.base.folder): "the base"}
+    if sources.registry is not None:
+        places[sources.registry.url] = "the registry"
+    # A relative path is as good as a word, and tells nobody anything.
+    return Curtain({place: name for place, name in places.items() if "://" in place or Path(place).is_absolute()})
 
 
 def serve(config: ServerConfig, starting: Callable[[], None], ready: Callable[[Server], None]) -> None:

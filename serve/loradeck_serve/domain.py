@@ -47,6 +47,8 @@ class Call:
     peer: str = ""
     """The host that the call comes from."""
     arrival: float = field(default_factory=time.monotonic)
+    requested: str = ""
+    """The reference as sent; empty for the base."""
     adapter: str | None = None
     """Name of the adapter that answers; empty for the base, None as long as the reference is not resolved."""
 

@@ -22,18 +22,18 @@ class EngineHandle:
         return engine
 
     def get(self) -> Engine:
-        """The running engine. Raises UnavailableError (ENGINE_RESTARTING)."""
+        """The running engine. Raises UnavailableError (ENGINE_STARTING, ENGINE_RESTARTING)."""
         if self._engine is None:
-            raise UnavailableError(
-                "the engine is starting: try again shortly", reason="ENGINE_RESTARTING", retry_after=5
-            )
+            raise self._none()
         return self._engine
 
     @property
     def info(self) -> EngineInfo:
         """Facts of the engine, also while it restarts."""
         if self._info is None:
-            raise UnavailableError(
-                "the engine is starting: try again shortly", reason="ENGINE_RESTARTING", retry_after=5
-            )
+            raise self._none()
         return self._info
+
+    def _none(self) -> UnavailableError:
+        doing, reason = ("starting", "ENGINE_STARTING") if self._info is None else ("restarting", "ENGINE_RESTARTING")
+        return UnavailableError(f"the engine is {doing}: try again shortly", reason=reason, retry_after=5)

@@ -47,13 +47,20 @@ class Metrics:
             "loradeck_queue_wait_seconds", "Before dispatch to the engine.", _SECONDS, "adapter"
         )
         self.load_seconds = histogram(
-            "loradeck_adapter_load_seconds", "Loads, by where the files were.", _SECONDS, "tier"
+            "loradeck_adapter_load_seconds", "Loads, by where the files were.", _SECONDS, "adapter", "tier"
         )
-        self.load_failures = counter("loradeck_adapter_load_failures_total", "Refused loads, by reason.", "reason")
+        self.load_failures = counter(
+            "loradeck_adapter_load_failures_total", "Refused loads, by reason.", "adapter", "reason"
+        )
         self.residency = counter("loradeck_residency_total", "Where adapters were on arrival.", "adapter", "residency")
         self.resident = gauge("loradeck_adapters_resident", "Adapters in the engine's host memory.")
         self.slots_used = gauge("loradeck_slots_used", "Adapter slots in use.")
-        self.evictions = counter("loradeck_adapter_evictions_total", "Adapters that made way for others.")
+        self.swaps = counter(
+            "loradeck_adapter_swaps_total", "Times an adapter came into a slot that it was not in.", "adapter"
+        )
+        self.evictions = counter(
+            "loradeck_adapter_evictions_total", "Adapters taken out of host memory to make way for others.", "adapter"
+        )
         self.flips = counter("loradeck_alias_flips_total", "Aliases that began to mean another revision.", "adapter")
         self.flip_seconds = histogram("loradeck_alias_flip_seconds", "From noticing a move to the flip.", _SECONDS)
         self.flip_failures = counter(

@@ -19,17 +19,21 @@ class AdapterObserver:
     def changed(self, entry: Entry) -> None:
         """A state changed."""
         if entry.state is State.FAILED and entry.failure is not None:
-            self._metrics.load_failures.labels(entry.failure.reason).inc()
+            self._metrics.load_failures.labels(self._label(entry), entry.failure.reason).inc()
         if self._events.watched:
             self._events.state(self._view(entry))
 
     def loaded(self, entry: Entry, tier: Residency, seconds: float) -> None:
-        """A load ended well."""
-        self._metrics.load_seconds.labels(tier.value).observe(seconds)
+        """A load ended well: the engine gives the adapter a slot as well."""
+        self._metrics.swaps.labels(self._label(entry)).inc()
+        self._metrics.load_seconds.labels(self._label(entry), tier.value).observe(seconds)
 
     def evicted(self, entry: Entry) -> None:
         """A revision made way for another one."""
-        self._metrics.evictions.inc()
+        self._metrics.evictions.labels(self._label(entry)).inc()
+
+    def _label(self, entry: Entry) -> str:
+        return self._metrics.label(entry.revision.name)
 
     def flipped(self, flip: AliasFlip, seconds: float) -> None:
         """An alias flipped, `seconds` after the move was noticed."""

@@ -71,7 +71,7 @@ def test_move_by_another_process_flips_under_load_without_a_wrong_answer(server:
 
 
 def test_move_by_command_on_the_server(server: Served) -> None:
-    command = [*LORADECK, "adapters", "move", "clf@canary", "2", "--server", server.admin, "--json", "-"]
+    command = [*LORADECK, "adapters", "move", "clf", "canary", "2", "--server", server.admin, "--json", "-"]
     done = subprocess.run(command, check=True, capture_output=True, timeout=60)
     reply = json.loads(done.stdout)
     assert (reply["previous_revision"], reply["adapter"]["revision"]) == (0, 2)

@@ -5,6 +5,10 @@ import pytest
 from google.protobuf.message import Message
 
 import loradeck.inference.v1 as inference
+from loradeck_registry.errors import PreconditionError, UnavailableError
+from loradeck_serve.engine.base import EngineInfo
+from loradeck_serve.engine_handle import EngineHandle
+from loradeck_serve.grpc.status import Curtain
 from tests.serve.conftest import Start
 from tests.serve.deck import Deck
 from tests.serve.errors import failure
@@ -83,12 +87,13 @@ CASES = {
 }  # fmt: skip
 
 
-async def test_each_bad_request_gets_its_code_reason_and_field(start: Start) -> None:
+async def test_each_bad_request_gets_its_code_reason_and_field(start: Start, deck: Deck) -> None:
     running = await start(limits={"text_characters": 9000})
     for name, (method, request, code, reason, field) in CASES.items():
         failed = await failure(getattr(running.inference, method)(request))
         assert (failed.code, failed.reason, failed.field) == (code, reason, field), name
         assert failed.metadata["request_id"], name
+        assert str(deck.folder) not in failed.message, f"{name}: a path of the server's machine is shown"
     # None of it disturbed the server.
     reply = await running.inference.Classify(CLASSIFY(adapter="clf", text="x"))
     assert reply.provenance.revision == 1
@@ -171,3 +176,44 @@ async def test_a_method_that_does_not_exist_is_unimplemented(start: Start) -> No
         await call(b"")
     assert raised.value.code() is grpc.StatusCode.UNIMPLEMENTED
     await channel.close()
+
+
+async def test_two_servers_on_one_port_are_refused_with_one_line(start: Start) -> None:
+    running = await start()
+    addresses = running.server.addresses
+    for door in ("inference", "admin", "metrics"):
+        with pytest.raises(PreconditionError) as raised:
+            await start(**{door: getattr(addresses, door).port})
+        assert raised.value.reason == "PORT_IN_USE", door
+        assert str(getattr(addresses, door)) in raised.value.message
+        assert "\n" not in raised.value.message
+    reply = await running.inference.Classify(CLASSIFY(adapter="clf", text="x"))
+    assert reply.provenance.revision == 1
+
+
+async def test_log_of_a_failed_call_names_what_was_asked_for(start: Start, caplog: pytest.LogCaptureFixture) -> None:
+    running = await start()
+    with caplog.at_level("DEBUG", "loradeck_serve"):
+        await failure(running.inference.Classify(CLASSIFY(adapter="nope", text="x")))
+        await failure(running.inference.Classify(CLASSIFY(text="x")))
+        await running.inference.Classify(CLASSIFY(adapter="clf@1", text="x"))
+    calls = [vars(record)["adapter"] for record in caplog.records if record.message == "call"]
+    assert calls == ["nope", "base", "clf"]
+
+
+def test_a_server_without_an_engine_says_whether_it_starts_or_restarts() -> None:
+    handle = EngineHandle()
+    with pytest.raises(UnavailableError) as first:
+        handle.get()
+    assert first.value.reason == "ENGINE_STARTING"
+    handle._info = EngineInfo("fake", 1, 1, 0, 0, 0, "float32", 0)
+    with pytest.raises(UnavailableError) as later:
+        handle.get()
+    assert later.value.reason == "ENGINE_RESTARTING"
+
+
+def test_places_are_named_and_nothing_else_is_touched() -> None:
+    curtain = Curtain({"/srv/registry": "the registry", "/srv/registry/cache": "the cache"})
+    assert curtain.hide("the registry /srv/registry holds 3 names") == "the registry holds 3 names"
+    assert curtain.hide("no file x in /srv/registry/cache/7") == "no file x in the cache/7"
+    assert curtain.hide("label /srv is unknown") == "label /srv is unknown"

@@ -13,8 +13,8 @@ from loradeck_registry.errors import Kind, LoradeckError
 from loradeck_serve.config import Limits
 from loradeck_serve.domain import Call
 from loradeck_serve.grpc.calls import REQUEST_ID, call_of, current_call
-from loradeck_serve.grpc.status import to_status
-from loradeck_serve.metrics import Metrics
+from loradeck_serve.grpc.status import Curtain, to_status
+from loradeck_serve.metrics import BASE, Metrics
 
 _log = logging.getLogger(__name__)
 
@@ -36,8 +36,9 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     Servicers are coroutines in both cases (a stream is written by `context.write`), so one wrapper serves both.
     """
 
-    def __init__(self, limits: Limits, metrics: Metrics) -> None:
+    def __init__(self, limits: Limits, metrics: Metrics, curtain: Curtain) -> None:
         self._limits = limits
+        self._curtain = curtain
         self._metrics = metrics
 
     async def intercept_service(
@@ -75,7 +76,7 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
                 return reply
             finally:
                 current_call.reset(token)
-            status = rpc_status.to_status(to_status(error, call.request_id))
+            status = rpc_status.to_status(to_status(error, call.request_id, self._curtain))
             self._record(call, status.code.name, error.reason)
             trailing = (*status.trailing_metadata, (REQUEST_ID, call.request_id))
             await context.abort(status.code, status.details, trailing)
@@ -108,6 +109,6 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             self._metrics.errors.labels(adapter, reason).inc()
         level = logging.WARNING if code in ("INTERNAL", "UNKNOWN") else logging.DEBUG if code == "OK" else logging.INFO
         _log.log(level, "call", extra={
-            "request_id": call.request_id, "method": call.method, "adapter": call.adapter, "code": code,
-            "reason": reason, "seconds": round(seconds, 4),
+            "request_id": call.request_id, "method": call.method, "code": code,
+            "adapter": call.adapter or call.requested or BASE, "reason": reason, "seconds": round(seconds, 4),
         })  # fmt: skip

@@ -1,5 +1,7 @@
 """Domain errors as google.rpc.Status: one code per kind, with ErrorInfo, BadRequest, PreconditionFailure, RetryInfo."""
 
+from collections.abc import Mapping
+
 from google.protobuf import any_pb2, duration_pb2
 from google.protobuf.message import Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
@@ -25,10 +27,25 @@ _LONGEST = 1500
 """Characters of a message: status travels in HTTP/2 trailers, which are bounded (8 KiB by default)."""
 
 
-def to_status(error: LoradeckError, request_id: str) -> status_pb2.Status:
+class Curtain:
+    """Names for this machine's places, which are nobody's business beyond it."""
+
+    def __init__(self, places: Mapping[str, str]) -> None:
+        """`places` maps what must not be seen to what is said instead."""
+        # The longest first: one place may lie in another.
+        self._places = sorted(places.items(), key=lambda pair: -len(pair[0]))
+
+    def hide(self, text: str) -> str:
+        """`text` with the names in place of the places."""
+        for place, name in self._places:
+            text = text.replace(f"{name} {place}", name).replace(place, name)
+        return text
+
+
+def to_status(error: LoradeckError, request_id: str, curtain: Curtain) -> status_pb2.Status:
     """The status of a domain error. An error of kind INTERNAL shows its request id and nothing of its text."""
-    message = error.message[:_LONGEST]
-    metadata = {key[:64]: value[:256] for key, value in error.metadata.items()}
+    message = curtain.hide(error.message)[:_LONGEST]
+    metadata = {key[:64]: curtain.hide(value)[:256] for key, value in error.metadata.items()}
     if error.kind is Kind.INTERNAL:
         message, metadata = f"internal error; request {request_id}", {}
     metadata["request_id"] = request_id

@@ -188,6 +188,7 @@ class AdaptersHandler:
     async def _meaning(self, call: Call, reference: str) -> Meaning:
         if not reference:
             raise InvalidError("`adapter` is empty: name an adapter", reason="EMPTY_FIELD", field="adapter")
+        call.requested = reference
         try:
             meaning = await self._catalog.meaning(reference)
         except InvalidError as error:

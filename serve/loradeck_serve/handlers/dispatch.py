@@ -89,7 +89,8 @@ class Dispatcher:
                     raise UnavailableError(
                         "the engine was restarted: try again", reason="ENGINE_RESTARTING", retry_after=1
                     )
-                lease.dispatched()
+                if lease.dispatched():
+                    self._metrics.swaps.labels(self._metrics.label(target.name)).inc()
                 yield self._admitted(call, target, place, lease)
 
     def _admitted(self, call: Call, target: Target, place: Place, lease: Lease | None) -> Admitted:

@@ -50,6 +50,7 @@ class Targets:
         `labels` are those of the request: a default classification has no others. Raises NotFoundError, InvalidError,
         and PreconditionError (WRONG_TASK, BASE_MISMATCH, NOT_AN_ADAPTER, OTHER_REVISION).
         """
+        call.requested = reference
         if not reference:
             call.adapter = ""
             return self._of_base("", kind, labels)

@@ -72,13 +72,14 @@ class Lease:
         """Whether the revision is still in the engine: it is, unless the engine died."""
         return self.entry.state in (State.LOADED, State.DRAINING)
 
-    def dispatched(self) -> None:
-        """The request goes to the engine now."""
+    def dispatched(self) -> bool:
+        """The request goes to the engine now. Returns whether its adapter comes into a slot that it was not in."""
         self._running = True
         self.entry.running += 1
         was_in_slot = self.slots.touch(self.entry.revision.digest)
         if not was_in_slot and self.residency is Residency.HOT:
             self.residency = Residency.WARM
+        return not was_in_slot
 
     def end(self) -> None:
         """The request has left the engine."""
