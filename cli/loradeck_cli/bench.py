@@ -7,16 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from loradeck_cli import bench_serving
-from loradeck_registry.errors import InvalidError, UnimplementedError
+from loradeck_cli import bench_serving, bench_storage, bench_train
+from loradeck_registry.errors import InvalidError
 
 if TYPE_CHECKING:
     from loradeck_bench.load.plan import LoadPlan
 
 TASKS = ("classification", "short_qa", "long_qa")
-LATER = {
-    "train": "Training speed and memory.",
-}
 
 
 @click.group()
@@ -100,32 +97,6 @@ def load(
     if summary.get("unfinished"):
         click.echo(f"error: {summary['unfinished']}; the figures are of what was sent", err=True)
         sys.exit(130)
-
-
-@command.command()
-@click.option(
-    "--registry", "url", envvar="LORADECK_REGISTRY", required=True, metavar="URL", help="Folder of the registry."
-)
-@click.option("--json", "json_path", metavar="PATH", help="Write the rows as JSON; - for standard output.")
-def storage(url: str, json_path: str | None) -> None:
-    """Bytes of base, adapters and full checkpoints, from their manifests."""
-    from rich.console import Console
-
-    from loradeck_bench.output import write_json
-    from loradeck_bench.report.units import size
-    from loradeck_bench.storage import storage_report
-    from loradeck_bench.tables import storage_table
-    from loradeck_registry.registry import Registry
-
-    report = storage_report(Registry.open(url))
-    if json_path:
-        write_json(report, json_path)
-    console = Console(stderr=json_path == "-")
-    console.print(storage_table(report["rows"]))
-    console.print(
-        f"{size(report['bytes'])} in all revisions, {size(report['bytes_stored_once'])} stored (equal files once)",
-        highlight=False,
-    )
 
 
 _OF_A_SERVER = {
@@ -263,16 +234,8 @@ def _page(summary: dict[str, Any], path: Path) -> None:
     path.write_text(render(report), encoding="utf-8")
 
 
-def _add_later(name: str, text: str) -> None:
-    @command.command(name, help=f"{text} (not implemented yet)", context_settings={"ignore_unknown_options": True})
-    @click.argument("arguments", nargs=-1)
-    def later(arguments: tuple[str, ...]) -> None:
-        raise UnimplementedError(f"`loradeck bench {name}` is not implemented yet")
-
-
-for _name, _text in LATER.items():
-    _add_later(_name, _text)
 for _command in (
-    bench_serving.multilora, bench_serving.frontend, bench_serving.classify, bench_serving.cliff,
+    bench_serving.multilora, bench_serving.frontend, bench_serving.classify, bench_serving.cliff, bench_train.command,
+    bench_storage.storage, bench_storage.registry_speed,
 ):  # fmt: skip
     command.add_command(_command)

@@ -63,9 +63,12 @@ class Stewardship(Reading):
         with self._cache.sources(self._store) as sources:
             return verify_store(self._store, sources)
 
-    def stored_bytes(self, revision: Revision) -> int:
-        """Bytes that the store keeps of a revision's files, deltas where files are stored so. Raises NotFoundError."""
-        return sum(stored_bytes(self._store, file) for file in revision.manifest.files)
+    def stored_files(self, revision: Revision) -> dict[str, int]:
+        """Bytes that the store keeps of each file, by its digest: all of it, or its difference to other files.
+
+        Raises NotFoundError if it has none of it.
+        """
+        return {file.sha256: stored_bytes(self._store, file) for file in revision.manifest.files}
 
     def collect(
         self,

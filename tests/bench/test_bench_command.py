@@ -76,7 +76,7 @@ def test_storage_prints_and_writes_rows(tmp_path: Path) -> None:
     out = tmp_path / "storage.json"
     result = CliRunner().invoke(command, ["storage", "--registry", str(tmp_path / "registry"), "--json", str(out)])
     assert result.exit_code == 0, result.output
-    rows = json.loads(out.read_text())["rows"]
+    rows = [row for row in json.loads(out.read_text())["rows"] if row["source"] == "registry"]
     assert {row["artifact"]: row["ratio_to_full"] for row in rows} == {"clf-full@1": 1.0, "clf@1": 0.25}
     assert "25.0%" in result.output
 

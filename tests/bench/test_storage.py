@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from loradeck_bench.storage import storage_report, storage_rows
+from loradeck_bench.storage.delta import newest_delta
 from loradeck_registry.manifest import BaseIdentity, File, Lora, Manifest
 from loradeck_registry.registry import Registry
+from tests.registry.support import push_base, push_full
 
 DIGEST = "sha256:" + "0" * 64
 
@@ -52,3 +54,18 @@ def test_shared_blobs_are_stored_once(registry: Registry, tmp_path: Path) -> Non
     report = storage_report(registry)
     assert report["bytes"] == 100 + 106
     assert report["bytes_stored_once"] == 100 + 8
+
+
+def test_checkpoint_that_is_stored_as_a_delta_is_measured(tmp_path: Path) -> None:
+    registry = Registry.init(tmp_path / "deltas", cache=tmp_path / "cache")
+    push_base(registry, tmp_path / "base")
+    assert newest_delta(registry) is None
+    full = push_full(registry, tmp_path / "full", 1)
+    found = newest_delta(registry)
+    assert found is not None
+    assert found.bit_exact
+    assert found.raw_bytes == (tmp_path / "full" / "model.safetensors").stat().st_size
+    assert found.ratio == found.stored_bytes / found.raw_bytes < 0.8
+    row = next(row for row in storage_rows(registry) if row.artifact == str(full))
+    assert row.stored == found.stored_bytes + (full.manifest.size - found.raw_bytes)
+    assert storage_report(registry)["bytes_stored_once"] < storage_report(registry)["bytes"]
