@@ -1,12 +1,15 @@
 """The only file that talks to servers: sends one row through the client and fills in the record of it."""
 
 from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
 from loradeck_bench.load.plan import Subject
 from loradeck_bench.load.record import RequestRecord
+from loradeck_bench.rows import field_names
 from loradeck_client import Answer, AsyncAdminClient, AsyncClient, Classification, RetryPolicy, Sampling
+from loradeck_client.aio import AsyncTextStream
 from loradeck_client.results import AliasFlip
-from loradeck_registry.errors import UnavailableError
+from loradeck_registry.errors import InvalidError, UnavailableError
 
 
 def connect(address: str, *, retry: bool = False) -> AsyncClient:
@@ -37,6 +40,14 @@ class Asker:
             _who(record, reply)
             return
         sampling = Sampling(temperature=0.0, max_tokens=subject.limit)
+        if subject.task == "generate":
+            fields = {name: row[name] for name in field_names(row)}
+            asked: dict[str, Any] = {"fields": fields} if record.adapter else {"message": _message(subject, fields)}
+            stream = self._client.generate(**asked, adapter=record.adapter, sampling=sampling, timeout=self._seconds)
+            answer = await _read(stream, record, now)
+            record.text = answer.text
+            _who(record, answer)
+            return
         if subject.task == "short_qa":
             answer = await self._client.answer_short(
                 row["question"],
@@ -53,15 +64,32 @@ class Asker:
                 sampling=sampling,
                 timeout=self._seconds,
             )
-            async with stream:
-                async for chunk in stream:
-                    moment = now()
-                    if record.first is None:
-                        record.first = moment
-                    record.chunks.append((moment, chunk.tokens))
-                answer = await stream.result()
+            answer = await _read(stream, record, now)
         record.text = answer.text
         _who(record, answer)
+
+
+async def _read(stream: AsyncTextStream, record: RequestRecord, now: Callable[[], float]) -> Answer:
+    """The whole answer; the time and tokens of every chunk go into the record."""
+    async with stream:
+        async for chunk in stream:
+            moment = now()
+            if record.first is None:
+                record.first = moment
+            record.chunks.append((moment, chunk.tokens))
+        return await stream.result()
+
+
+def _message(subject: Subject, fields: Mapping[str, str]) -> str:
+    if subject.template is not None:
+        return subject.template.format_map(fields)
+    if len(fields) > 1:
+        raise InvalidError(
+            f"a base has no template for {', '.join(fields)}: say how they become its message (--template)",
+            reason="NO_TEMPLATE",
+            field="template",
+        )
+    return next(iter(fields.values()))
 
 
 def _who(record: RequestRecord, reply: Answer | Classification) -> None:

@@ -4,8 +4,10 @@ from importlib.util import find_spec
 
 from loradeck_registry.errors import PreconditionError
 
-METRICS = ("sklearn", "sacrebleu", "rouge_score")
+METRICS = ("sklearn", "scipy", "sacrebleu", "rouge_score", "sqlglot")
 """What evaluation needs."""
+JUDGE = ("openai",)
+"""What a judge behind an endpoint needs."""
 PAGES = ("jinja2", "matplotlib")
 """What HTML reports need."""
 TRAINING = ("torch", "transformers", "peft")
@@ -13,7 +15,7 @@ TRAINING = ("torch", "transformers", "peft")
 ENGINE = ("vllm", "grpc_health")
 """What serving needs."""
 
-_EXTRAS = {METRICS: "bench", PAGES: "bench", TRAINING: "train", ENGINE: "serve-cpu (or serve-gpu)"}
+_EXTRAS = {METRICS: "bench", JUDGE: "bench", PAGES: "bench", TRAINING: "train", ENGINE: "serve-cpu (or serve-gpu)"}
 
 
 def require(*needs: tuple[str, ...]) -> None:

@@ -1,21 +1,30 @@
-"""`loradeck eval`: the quality of a served adapter or base, measured over gRPC."""
+"""`loradeck eval`: quality of served models and of answers, and tests between models."""
 
 import asyncio
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-if TYPE_CHECKING:
-    from loradeck_bench.load.plan import Subject
+from loradeck_cli.evaluate_judge import judge
+from loradeck_cli.evaluate_offline import compare, loss, score
+from loradeck_cli.evaluate_options import (
+    TASKS,
+    check_result_options,
+    data_options,
+    finish,
+    metric_options,
+    result_options,
+    settings_of,
+)
 
-TASKS = ("classification", "short_qa", "long_qa")
+if TYPE_CHECKING:
+    from loradeck_bench.evaluation.answers import Metric
+    from loradeck_bench.load.plan import Subject
 
 
 @click.group()
 def command() -> None:
-    """Measure the quality of a served adapter or base."""
+    """Measure the quality of models and answers, and test models against each other."""
 
 
 @command.command()
@@ -25,68 +34,57 @@ def command() -> None:
 @click.option("--adapter", metavar="REF", help="Adapter, or the served full checkpoint: name[@revision or alias].")
 @click.option("--base", "of_base", is_flag=True, help="Ask the base: same prompt, constrained answer.")
 @click.option("--task", type=click.Choice(TASKS), required=True)
-@click.option("--data", metavar="PATH", help="JSONL, CSV, Parquet, pocket:classification or pocket:qa (the default).")
-@click.option("--column", "columns", multiple=True, metavar="FIELD=COLUMN[:PATTERN]", help="Where a field comes from.")
-@click.option("--limit", type=click.IntRange(min=1), help="A sample of so many rows, stratified by label, seed 0.")
+@data_options
+@click.option("--template", metavar="TEXT", help="generate, base: its message with {field} placeholders.")
 @click.option("--concurrency", type=click.IntRange(1, 512), default=16, show_default=True, help="Requests at a time.")
 @click.option(
     "--timeout", type=click.FloatRange(min=0.1), default=120.0, show_default=True, help="Seconds per request."
 )
-@click.option("--max-tokens", type=click.IntRange(min=1), help="Limit of an answer [default: 48 short, 192 long].")
-@click.option("--embedding-model", type=click.Path(path_type=Path), help="Local folder for BERTScore and similarity.")
-@click.option(
-    "--json", "json_path", metavar="PATH", help="Write figures and every answer as JSON; - for standard output."
-)
+@click.option("--max-tokens", type=click.IntRange(min=1), help="Limit of an answer [48 short, 192 long, 256 generate].")
+@metric_options
+@result_options
 def run(
     address: str,
     adapter: str | None,
     of_base: bool,
     task: str,
-    data: str | None,
-    columns: tuple[str, ...],
-    limit: int | None,
+    template: str | None,
     concurrency: int,
     timeout: float,
     max_tokens: int | None,
-    embedding_model: Path | None,
-    json_path: str | None,
+    metrics: tuple[str, ...],
+    **options: Any,
 ) -> None:
-    """Ask every row of a data set and score the answers, with 95 % intervals."""
+    """Ask a server every row of a data set and score the answers, with 95 % intervals."""
     from rich.console import Console
 
-    from loradeck_bench.extra import METRICS, require
-
-    require(METRICS)
-    from loradeck_bench.columns import parse_columns
-    from loradeck_bench.evaluation.run import embedding_extras, label_set
+    check_result_options(options)
+    from loradeck_bench.evaluation.metrics import choose
+    from loradeck_bench.evaluation.run import label_set
     from loradeck_bench.load.plan import Subject
-    from loradeck_bench.output import ensure_writable, write_json
-    from loradeck_bench.rows import COLUMNS, DEFAULT_DATA, read_rows, sample
+    from loradeck_bench.rows import read_sample
 
     if (adapter is None) == (not of_base):
         raise click.UsageError("give either --adapter REF or --base")
-    if embedding_model and task == "classification":
-        raise click.UsageError("--embedding-model belongs to the question-answering tasks")
-    ensure_writable(json_path)
-    source = data or DEFAULT_DATA[task]
-    extras = embedding_extras(embedding_model)
-    every = read_rows(source, task, columns=parse_columns(columns, COLUMNS[task]))
+    if task == "classification" and (metrics or options["embedding_model"]):
+        raise click.UsageError("--metric and --embedding-model are for answers; a classification has its own report")
+    if template is not None and (adapter or task != "generate"):
+        raise click.UsageError("--template is for --base and --task generate: an adapter has a template of its own")
+    chosen = choose(metrics, settings_of(options))
+    every, rows, source = read_sample(options["data"], task, options["columns"], options["limit"])
     labels = label_set(every) if task == "classification" else []
-    rows = sample(every, limit, by="label" if labels else None)
-    subject = Subject(adapter or "", task, tuple(rows), tuple(labels) if of_base else (), max_tokens)
-    figures, items = asyncio.run(_ask_and_score(address, subject, labels, concurrency, timeout, extras))
+    subject = Subject(adapter or "", task, tuple(rows), tuple(labels) if of_base else (), max_tokens, template)
+    figures = asyncio.run(_ask_and_score(address, subject, labels, concurrency, timeout, chosen))
     figures["source"] = f"{len(rows)} of {len(every)} rows of {source}"
-    _show(Console(stderr=json_path == "-"), figures, of_base, adapter)
-    if json_path:
-        write_json({**figures, "items": items}, json_path)
-    if figures.get("unfinished"):
-        click.echo(f"error: {figures['unfinished']}; the figures are of the rows that were answered", err=True)
-        sys.exit(130 if figures["unfinished"].startswith("interrupted") else 1)
+    who = ", ".join(f"{a['name']}@{a['revision']}" for a in figures["answered_by"])
+    title = f"{'base' if of_base else adapter} (answered by {who}), {figures['source']}"
+    _show(Console(stderr=options["json_path"] == "-"), figures, title)
+    finish(figures, title, options)
 
 
 async def _ask_and_score(
-    address: str, subject: "Subject", labels: list[str], concurrency: int, seconds: float, extras: list[Any]
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    address: str, subject: "Subject", labels: list[str], concurrency: int, seconds: float, metrics: "list[Metric]"
+) -> dict[str, Any]:
     from rich.console import Console
     from rich.progress import MofNCompleteColumn, Progress
 
@@ -100,26 +98,30 @@ async def _ask_and_score(
         with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
             bar = progress.add_task("asking", total=len(subject.rows))
             unfinished = await evaluation.run(concurrency, lambda done: progress.update(bar, completed=done))
-    figures = evaluation.figures(extras)
+    figures = evaluation.figures(metrics)
     if unfinished:
         figures["unfinished"] = unfinished
-    return figures, evaluation.items()
+    return figures | {"items": evaluation.items()}
 
 
-def _show(console: Any, figures: dict[str, Any], of_base: bool, adapter: str | None) -> None:
+def _show(console: Any, figures: dict[str, Any], title: str) -> None:
     from loradeck_bench.tables import metrics_table, report_table
 
-    who = ", ".join(f"{a['name']}@{a['revision']}" for a in figures["answered_by"])
-    title = f"{'base' if of_base else adapter} (answered by {who}), {figures['source']}"
     if figures["task"] == "classification":
         rows = figures["report_with_other"] if figures["other"] else figures["report"]
         console.print(report_table(rows, title))
         title = "Metrics"
     console.print(metrics_table(figures, title))
     errors = "".join(f", {count} x {reason}" for reason, count in figures["errors"].items())
+    without = figures.get("without_reference")
+    unscored = f", {without} without a reference" if without else ""
     latency = figures["latency_ms"]
     console.print(
-        f"{figures['answered']} answered, {figures['failed']} failed{errors}; latency p50 {latency['p50']:.0f} ms, "
-        f"p99 {latency['p99']:.0f} ms; {figures['rows_per_second']:.1f} rows/s",
+        f"{figures['answered']} answered{unscored}, {figures['failed']} failed{errors}; latency p50 "
+        f"{latency['p50']:.0f} ms, p99 {latency['p99']:.0f} ms; {figures['rows_per_second']:.1f} rows/s",
         highlight=False,
     )
+
+
+for _command in (score, loss, judge, compare):
+    command.add_command(_command)

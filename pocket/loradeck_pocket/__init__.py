@@ -1,4 +1,4 @@
-"""The pocket base and the data that the project made itself. Only paths: nothing is loaded here."""
+"""The pocket base, the data that the project made itself, and two samples. Only paths: nothing is loaded here."""
 
 from pathlib import Path
 
@@ -11,3 +11,7 @@ QUESTION_ANSWERING = _ROOT / "data" / "qa"
 """Folder with train.jsonl and test.jsonl: columns `context`, `question`, `short_answer`, `long_answer`."""
 ARITHMETIC = _ROOT / "data" / "arithmetic"
 """Folder with train.jsonl and test.jsonl: columns `question`, `answer`."""
+GSM8K = _ROOT / "data" / "gsm8k"
+"""A sample of GSM8K (MIT): folder with train.jsonl and test.jsonl: columns `question`, `answer`."""
+WIKISQL = _ROOT / "data" / "wikisql"
+"""A sample of WikiSQL (BSD 3-Clause): folder with train.jsonl and test.jsonl: columns `question`, `sql`."""

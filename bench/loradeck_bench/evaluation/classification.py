@@ -1,16 +1,20 @@
-"""Classification: the report of precision, recall and F1 by class, the confusion matrix, and intervals."""
+"""Classification: the report of precision, recall and F1 by class with intervals, and the confusion matrix."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 from sklearn.metrics import precision_recall_fscore_support
 
-from loradeck_bench.evaluation.measured import RESAMPLES, SEED, Measured, flatten, method, percentile_interval
+from loradeck_bench.evaluation.calibration import calibration
+from loradeck_bench.evaluation.figure import Figure, Floats, divide, mean, resamples
+from loradeck_bench.evaluation.measured import flatten, method, percentile_interval
 
 OTHER = "OTHER"
 """Row of answers that are none of the labels."""
+RATIOS = ("precision", "recall", "f1")
 
 
 @dataclass(frozen=True)
@@ -71,51 +75,95 @@ def confusion_matrix(gold: Sequence[str], predicted: Sequence[str], labels: Sequ
     return counts
 
 
-def _f1_by_class(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """F1 [..., labels] of counts [..., labels, labels + 1]; 0 where a class neither occurs nor is answered."""
-    hits = np.diagonal(counts, axis1=-2, axis2=-1)
-    both = counts.sum(axis=-1) + counts[..., :-1].sum(axis=-2)
-    f1: npt.NDArray[np.float64] = np.divide(2.0 * hits, both, out=np.zeros(both.shape), where=both > 0)
-    return f1
+def class_parts(gold: Sequence[str], predicted: Sequence[str], labels: Sequence[str]) -> Floats:
+    """Per item and label [items, 3 x labels]: hit, gold, answered. All ratios of the report follow from their sums."""
+    index = {label: position for position, label in enumerate(labels)}
+    parts = np.zeros((len(gold), 3, len(labels)))
+    for row, (truth, answer) in enumerate(zip(gold, predicted, strict=True)):
+        parts[row, 1, index[truth]] = 1
+        if answer in index:
+            parts[row, 2, index[answer]] = 1
+            parts[row, 0, index[answer]] = answer == truth
+    return parts.reshape(len(gold), -1)
 
 
-def intervals(counts: npt.NDArray[np.int64]) -> dict[str, tuple[float, float]]:
-    """95 % percentile bootstrap over items of accuracy and macro F1, from confusion counts.
-
-    Drawing items with replacement is drawing the matrix's cells from a multinomial, which needs no loop.
-    """
-    total = int(counts.sum())
-    draws = np.random.default_rng(SEED).multinomial(total, counts.ravel() / total, size=RESAMPLES)
-    drawn = draws.reshape(RESAMPLES, *counts.shape)
-    accuracy = np.diagonal(drawn, axis1=1, axis2=2).sum(axis=1) / total
-    return {
-        "accuracy": percentile_interval(accuracy),
-        "macro_f1": percentile_interval(_f1_by_class(drawn).mean(axis=1)),
-    }
+def by_class(totals: Floats) -> Floats:
+    """Precision, recall and F1 by class [..., 3, labels] from summed `class_parts` [..., 3 x labels]."""
+    hits, gold, answered = np.moveaxis(totals.reshape(*totals.shape[:-1], 3, -1), -2, 0)
+    return np.stack([divide(hits, answered), divide(hits, gold), divide(2 * hits, gold + answered)], axis=-2)
 
 
-def evaluate_classification(gold: Sequence[str], predicted: Sequence[str], labels: Sequence[str]) -> dict[str, object]:
-    """All figures of one run in the form of report files: `accuracy`, `macro_f1`, …, `report`, `confusion`."""
-    rows = classification_report(gold, predicted, labels)
-    by_name = {row.name: row for row in rows[len(labels) :]}
-    counts = confusion_matrix(gold, predicted, labels)
-    bounds = intervals(counts)
+def _macro(ratio: int, totals: Floats) -> Floats:
+    values: Floats = by_class(totals)[..., ratio, :].mean(axis=-1)
+    return values
+
+
+def _weighted(totals: Floats) -> Floats:
+    support = totals.reshape(*totals.shape[:-1], 3, -1)[..., 1, :]
+    return divide((by_class(totals)[..., 2, :] * support).sum(axis=-1), support.sum(axis=-1))
+
+
+def class_figures(gold: Sequence[str], predicted: Sequence[str], labels: Sequence[str]) -> dict[str, Figure]:
+    """Accuracy, macro precision, recall and F1, and weighted F1."""
     how = method("scikit-learn", "labels fixed to the task's", "zero_division=0")
-    bootstrap = f"interval: percentile bootstrap over items, {RESAMPLES} resamples, seed {SEED}"
-    macro, weighted = by_name["macro avg"], by_name["weighted avg"]
-    assert macro.precision is not None
-    assert macro.recall is not None
-    figures = {
-        "accuracy": Measured(by_name["accuracy"].f1, f"{how}; {bootstrap}", *bounds["accuracy"]),
-        "macro_f1": Measured(macro.f1, f"{how}; {bootstrap}", *bounds["macro_f1"]),
-        "macro_precision": Measured(macro.precision, how),
-        "macro_recall": Measured(macro.recall, how),
-        "weighted_f1": Measured(weighted.f1, how),
-    }
+    parts = class_parts(gold, predicted, labels)
+    macro = {f"macro_{name}": Figure(parts, partial(_macro, number), how) for number, name in enumerate(RATIOS)}
     return {
-        **flatten(figures),
+        "accuracy": mean([a == b for a, b in zip(gold, predicted, strict=True)], how),
+        "macro_f1": macro["macro_f1"],
+        "macro_precision": macro["macro_precision"],
+        "macro_recall": macro["macro_recall"],
+        "weighted_f1": Figure(parts, _weighted, how),
+    }
+
+
+def class_intervals(
+    gold: Sequence[str], predicted: Sequence[str], labels: Sequence[str]
+) -> dict[str, dict[str, tuple[float, float]]]:
+    """95 % intervals of precision, recall and F1 of each class, by the same resamples as all other figures."""
+    parts = class_parts(gold, predicted, labels)
+    drawn = np.concatenate([by_class(weights @ parts) for weights in resamples(len(gold))])
+    return {
+        label: {name: percentile_interval(drawn[:, ratio, position]) for ratio, name in enumerate(RATIOS)}
+        for position, label in enumerate(labels)
+    }
+
+
+def evaluate_classification(
+    gold: Sequence[str],
+    predicted: Sequence[str],
+    labels: Sequence[str],
+    confidence: Sequence[float] | None = None,
+) -> dict[str, object]:
+    """All figures of one run in the form of report files: `accuracy`, `macro_f1`, …, `report`, `confusion`.
+
+    With `confidence`, the probability of each answer, also `ece`, `brier` and `reliability`.
+    """
+    rows = classification_report(gold, predicted, labels)
+    counts = confusion_matrix(gold, predicted, labels)
+    figures = class_figures(gold, predicted, labels)
+    curve: dict[str, object] = {}
+    if confidence is not None:
+        calibrated, bins = calibration([a == b for a, b in zip(gold, predicted, strict=True)], confidence)
+        figures |= calibrated
+        curve = {"reliability": bins}
+    intervals = class_intervals(gold, predicted, labels)
+    return {
+        **flatten({name: figure.measured() for name, figure in figures.items()}),
+        **curve,
         "other": int(counts[:, -1].sum()),
-        "report": [asdict(row) for row in rows],
-        "report_with_other": [asdict(row) for row in classification_report(gold, predicted, labels, other=True)],
+        "report": _with_intervals(rows, intervals),
+        "report_with_other": _with_intervals(classification_report(gold, predicted, labels, other=True), intervals),
         "confusion": {"labels": [*labels, OTHER], "counts": counts.tolist()},
     }
+
+
+def _with_intervals(
+    rows: Sequence[ReportRow], intervals: Mapping[str, Mapping[str, tuple[float, float]]]
+) -> list[dict[str, object]]:
+    """Rows as JSON; those of classes with `intervals` of their three ratios."""
+    return [
+        asdict(row)
+        | ({"intervals": {n: list(b) for n, b in intervals[row.name].items()}} if row.name in intervals else {})
+        for row in rows
+    ]

@@ -6,25 +6,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
-from loradeck_bench.evaluation.answers import Extra
-from loradeck_bench.evaluation.measured import Measured, mean_of, method
+from loradeck_bench.evaluation.figure import Figure, mean
+from loradeck_bench.evaluation.measured import method
 from loradeck_registry.errors import InvalidError, PreconditionError
 
 
-def embedding_metrics(folder: Path) -> list[Extra]:
-    """The metrics that a local model folder allows: sentence similarity for a sentence-transformers folder, and
-    BERTScore for any encoder. Raises InvalidError for a folder that holds no model."""
-    if not (folder / "config.json").is_file():
-        raise InvalidError(f"no embedding model in {folder}: config.json is missing", reason="NO_MODEL", field="model")
-    metrics: list[Extra] = [lambda answers, references: bert_score(folder, answers, references)]
-    if (folder / "modules.json").is_file():
-        metrics.append(lambda answers, references: semantic_similarity(folder, answers, references))
-    return metrics
+def check_model(folder: Path, *, sentences: bool) -> None:
+    """Raise InvalidError unless `folder` holds a model, and with `sentences` one of sentence-transformers."""
+    for name in ("config.json", "modules.json") if sentences else ("config.json",):
+        if not (folder / name).is_file():
+            what = "sentence-transformers" if name == "modules.json" else "embedding"
+            raise InvalidError(f"no {what} model in {folder}: {name} is missing", reason="NO_MODEL", field="model")
 
 
-def bert_score(folder: Path, answers: Sequence[str], references: Sequence[str]) -> dict[str, Measured]:
+def bert_score(folder: Path, answers: Sequence[str], references: Sequence[str]) -> dict[str, Figure]:
     """`bert_score_f1:<model>`: mean BERTScore F1 without rescaling, from the layer tuned for that model if bert-score
     knows it by the folder's name, else from the last."""
+    check_model(folder, sentences=False)
     library = _needed("bert_score", "bert-score")
     layers = int(json.loads((folder / "config.json").read_text())["num_hidden_layers"])
     layer = min(int(library.utils.model2layers.get(folder.name, layers)), layers)
@@ -32,11 +30,12 @@ def bert_score(folder: Path, answers: Sequence[str], references: Sequence[str]) 
         list(answers), list(references), model_type=str(folder), num_layers=layer, lang=None, verbose=False
     )
     how = method("bert-score", f"model {folder.name}", f"layer {layer} of {layers}", "no rescaling", "no idf")
-    return {f"bert_score_f1:{folder.name}": mean_of(f1.tolist(), how)}
+    return {f"bert_score_f1:{folder.name}": mean(f1.tolist(), how)}
 
 
-def semantic_similarity(folder: Path, answers: Sequence[str], references: Sequence[str]) -> dict[str, Measured]:
+def semantic_similarity(folder: Path, answers: Sequence[str], references: Sequence[str]) -> dict[str, Figure]:
     """`sem_sim:<model>`: mean cosine of sentence embeddings. The method line says what share of texts was cut."""
+    check_model(folder, sentences=True)
     library = _needed("sentence_transformers", "sentence-transformers")
     model = library.SentenceTransformer(str(folder), device="cpu")
     texts = [*answers, *references]
@@ -49,7 +48,7 @@ def semantic_similarity(folder: Path, answers: Sequence[str], references: Sequen
     how = method(
         "sentence-transformers", f"model {folder.name}", "cosine", f"{cut:.1%} of texts cut at {limit} word pieces"
     )
-    return {f"sem_sim:{folder.name}": mean_of(cosines.tolist(), how)}
+    return {f"sem_sim:{folder.name}": mean(cosines.tolist(), how)}
 
 
 def _needed(module: str, distribution: str) -> ModuleType:

@@ -1,6 +1,5 @@
 """A measured figure: value, 95 % bootstrap interval, and how it was computed."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 
@@ -33,17 +32,6 @@ def percentile_interval(values: npt.NDArray[np.float64]) -> tuple[float, float]:
     """The 2.5 and 97.5 percentiles of bootstrap values."""
     low, high = np.percentile(values, [2.5, 97.5])
     return float(low), float(high)
-
-
-def mean_of(values: Sequence[float], how: str) -> Measured:
-    """Mean of one value per item, with its percentile bootstrap over items. Raises ValueError on no values."""
-    items = np.asarray(values, dtype=np.float64)
-    if items.size == 0:
-        raise ValueError("no values to average")
-    rng = np.random.default_rng(SEED)
-    means = items[rng.integers(0, items.size, size=(RESAMPLES, items.size))].mean(axis=1)
-    low, high = percentile_interval(means)
-    return Measured(float(items.mean()), how, low, high)
 
 
 def flatten(figures: dict[str, Measured]) -> dict[str, object]:

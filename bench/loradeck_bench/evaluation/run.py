@@ -3,15 +3,14 @@
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
-from loradeck_bench.evaluation.answers import evaluate_answers
-from loradeck_bench.evaluation.classification import evaluate_classification
+from loradeck_bench.evaluation.answers import TEXT, Metric
+from loradeck_bench.evaluation.scoring import Scored, data_digest, score
 from loradeck_bench.load.generator import Ask, LoadRun
 from loradeck_bench.load.record import RequestRecord
 from loradeck_bench.load.summary import spread
-from loradeck_bench.rows import COLUMNS, Row
+from loradeck_bench.rows import CATEGORY, COLUMNS, Row, field_names
 from loradeck_registry.errors import InvalidError, Kind, UnavailableError
 
 LOST = 8
@@ -30,6 +29,7 @@ class Evaluation:
         self.adapter = adapter
         self.labels = list(labels)
         self._lost = 0
+        self._scored = Scored({})
         self._run = LoadRun(ask, on_record=self._seen)
 
     @property
@@ -54,32 +54,33 @@ class Evaluation:
             return f"the server went away after {len(self.records)} of {len(self.rows)} rows"
         return None
 
-    def figures(self, extras: Sequence[Any] = ()) -> dict[str, Any]:
+    def figures(self, metrics: Sequence[Metric] = TEXT) -> dict[str, Any]:
         """Metrics of the answered rows, and how the asking went, in the form of report files.
 
-        Raises UnavailableError if nothing was answered, InvalidError if a gold label is none of the labels.
+        Raises UnavailableError if nothing was answered, InvalidError if a gold label is none of the labels or a
+        reference is not of a metric's form.
         """
         answered = sorted((record for record in self.records if record.ok), key=lambda record: record.row)
         failed = [record for record in self.records if not record.ok]
         if not answered:
             reasons = ", ".join(sorted({record.reason for record in failed})) or "nothing was asked"
             raise UnavailableError(f"no row was answered: {reasons}", reason="NOTHING_ANSWERED")
-        gold = [self.rows[record.row][COLUMNS[self.task][-1]] for record in answered]
-        texts = [record.text for record in answered]
-        try:
-            if self.task == "classification":
-                metrics = evaluate_classification(gold, texts, self.labels)
-            else:
-                metrics = evaluate_answers(texts, gold, extras)
-                metrics["extra_metrics"] = [name for name in metrics if ":" in name]
-        except ValueError as error:
-            raise InvalidError(str(error), reason="BAD_DATA", field="data") from None
+        sure = {record.row: record.probability for record in answered if record.probability is not None}
+        self._scored = score(
+            self.task,
+            self.rows,
+            {record.row: record.text for record in answered},
+            labels=self.labels,
+            probabilities=sure if len(sure) == len(answered) else None,
+            metrics=metrics,
+        )
         ends = [record.end for record in self.records if record.end is not None]
         return {
-            **metrics,
+            **self._scored.figures,
             "task": self.task,
             "adapter": self.adapter,
             "rows": len(self.rows),
+            "data_digest": data_digest(self.rows),
             "answered": len(answered),
             "failed": len(failed),
             "errors": dict(Counter(record.reason for record in failed).most_common()),
@@ -94,12 +95,26 @@ class Evaluation:
         }
 
     def items(self) -> list[dict[str, Any]]:
-        """Every row's gold answer, given answer and status, in the order of the rows."""
-        column = COLUMNS[self.task][-1]
-        return [
-            {"row": r.row, "gold": self.rows[r.row][column], "answer": r.text, "status": r.status, "reason": r.reason}
-            for r in sorted(self.records, key=lambda record: record.row)
-        ]
+        """Every row's gold answer, given answer and status, in the order of the rows; after `figures` also scores."""
+        return [self._item(record) for record in sorted(self.records, key=lambda record: record.row)]
+
+    def _item(self, record: RequestRecord) -> dict[str, Any]:
+        row = self.rows[record.row]
+        item: dict[str, Any] = {
+            "row": record.row,
+            "gold": row[COLUMNS[self.task][-1]],
+            "answer": record.text,
+            "status": record.status,
+            "reason": record.reason,
+        }
+        if record.probability is not None:
+            item["probability"] = record.probability
+        if self.task != "classification":
+            names = field_names(row) if self.task == "generate" else COLUMNS[self.task][:-1]
+            item |= {"fields": {name: row[name] for name in names}, CATEGORY: row.get(CATEGORY, "")}
+        if record.row in self._scored.by_row:
+            item["scores"] = self._scored.by_row[record.row]
+        return item
 
     def _plan(self, progress: Callable[[int], None]) -> Iterator[RequestRecord]:
         for index in range(len(self.rows)):
@@ -118,12 +133,3 @@ def label_set(rows: Sequence[Row]) -> list[str]:
     if len(labels) < 2:
         raise InvalidError("the data hold fewer than two labels", reason="BAD_DATA", field="data")
     return labels
-
-
-def embedding_extras(folder: Path | None) -> list[Any]:
-    """The metrics of a local embedding model, none without one. Raises LoradeckError for a folder without a model."""
-    if folder is None:
-        return []
-    from loradeck_bench.evaluation.embedding import embedding_metrics
-
-    return list(embedding_metrics(folder))

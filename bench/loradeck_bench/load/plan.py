@@ -11,7 +11,7 @@ from loradeck_bench.load.schedule import Arrivals, arrival_times
 from loradeck_bench.rows import Row
 from loradeck_registry.errors import InvalidError
 
-MAX_TOKENS = {"classification": 1, "short_qa": 48, "long_qa": 192}
+MAX_TOKENS = {"classification": 1, "short_qa": 48, "long_qa": 192, "generate": 256}
 """Limit of generated tokens per task, the same for every model that is compared."""
 
 
@@ -26,6 +26,9 @@ class Subject:
     """Labels sent with a classification; the base needs them, an adapter has its own."""
     max_tokens: int | None = None
     """None: MAX_TOKENS of the task."""
+    template: str | None = None
+    """`generate` only: how the fields of a row become a message to a base; None sends the one field as it is. An
+    adapter has a template of its own."""
 
     @property
     def limit(self) -> int:

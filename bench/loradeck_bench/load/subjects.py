@@ -26,7 +26,10 @@ def subjects(
                 reason="NO_TASK",
                 field="task",
             )
-        rows = tuple(read_rows(data or DEFAULT_DATA[asked], asked))
+        source = data or DEFAULT_DATA.get(asked)
+        if source is None:
+            raise InvalidError(f"{asked} has no data of its own: say --data", reason="NO_DATA", field="data")
+        rows = tuple(read_rows(source, asked))
         labels = tuple(label_set(rows)) if asked == "classification" and not reference else ()
         found[reference] = Subject(reference, asked, rows, labels, max_tokens)
     return found

@@ -44,7 +44,10 @@ async def test_classification_figures_and_answers_are_written(scripted: RunningS
     assert [row["name"] for row in figures["report"][:2]] == ["AI", "Telecom"]
     assert figures["answered_by"][0]["name"] == "clf"
     assert [item["row"] for item in figures["items"]] == list(range(40))
-    assert figures["items"][0] == {"row": 0, "gold": "Telecom", "answer": "Telecom", "status": "ok", "reason": ""}
+    assert figures["items"][0] == {
+        "row": 0, "gold": "Telecom", "answer": "Telecom", "status": "ok", "reason": "", "probability": 0.75,
+    }  # fmt: skip
+    assert figures["ece"] == pytest.approx(0.0)  # three of four are right, each answered with 0.75
     assert "macro avg" in result.output
 
 

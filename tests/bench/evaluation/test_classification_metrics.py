@@ -6,10 +6,11 @@ import pytest
 from loradeck_bench.evaluation.classification import (
     OTHER,
     ReportRow,
+    class_figures,
+    class_intervals,
     classification_report,
     confusion_matrix,
     evaluate_classification,
-    intervals,
 )
 
 LABELS = ["a", "b", "c"]
@@ -57,16 +58,41 @@ def test_gold_label_outside_the_set_is_refused() -> None:
         classification_report(["z"], ["a"], LABELS)
 
 
-def test_intervals_agree_with_a_bootstrap_over_items() -> None:
+def drawn(count: int) -> tuple[list[str], list[str]]:
     rng = np.random.default_rng(3)
-    gold = [LABELS[i] for i in rng.integers(0, 3, 300)]
-    predicted = [g if rng.random() < 0.8 else "a" for g in gold]
-    low, high = intervals(confusion_matrix(gold, predicted, LABELS))["accuracy"]
+    gold = [LABELS[i] for i in rng.integers(0, 3, count)]
+    return gold, [g if rng.random() < 0.8 else "a" for g in gold]
+
+
+def test_figures_by_sums_are_those_of_scikit_learn() -> None:
+    for gold, predicted in ((GOLD, PREDICTED), drawn(300)):
+        figures = {name: figure.value for name, figure in class_figures(gold, predicted, LABELS).items()}
+        rows = classification_report(gold, predicted, LABELS)
+        macro, weighted = row(rows, "macro avg"), row(rows, "weighted avg")
+        assert figures["accuracy"] == pytest.approx(row(rows, "accuracy").f1)
+        assert figures["macro_f1"] == pytest.approx(macro.f1)
+        assert figures["macro_precision"] == pytest.approx(macro.precision)
+        assert figures["macro_recall"] == pytest.approx(macro.recall)
+        assert figures["weighted_f1"] == pytest.approx(weighted.f1)
+
+
+def test_intervals_agree_with_a_bootstrap_over_items() -> None:
+    gold, predicted = drawn(300)
+    measured = class_figures(gold, predicted, LABELS)["accuracy"].measured()
     hits = np.array([g == p for g, p in zip(gold, predicted, strict=True)], dtype=float)
-    means = hits[rng.integers(0, 300, size=(4000, 300))].mean(axis=1)
-    assert (low, high) == pytest.approx(tuple(np.percentile(means, [2.5, 97.5])), abs=0.01)
-    macro_low, macro_high = intervals(confusion_matrix(gold, predicted, LABELS))["macro_f1"]
-    assert macro_low < row(classification_report(gold, predicted, LABELS), "macro avg").f1 < macro_high
+    means = hits[np.random.default_rng(5).integers(0, 300, size=(4000, 300))].mean(axis=1)
+    assert (measured.low, measured.high) == pytest.approx(tuple(np.percentile(means, [2.5, 97.5])), abs=0.01)
+
+
+def test_every_class_has_intervals_around_its_ratios() -> None:
+    gold, predicted = drawn(300)
+    intervals = class_intervals(gold, predicted, LABELS)
+    for found in classification_report(gold, predicted, LABELS)[:3]:
+        for name in ("precision", "recall", "f1"):
+            low, high = intervals[found.name][name]
+            value = getattr(found, name)
+            assert low <= value <= high
+            assert high - low > 0.01 or value == 1  # "a" is always recalled
 
 
 def test_figures_name_library_version_and_settings() -> None:
