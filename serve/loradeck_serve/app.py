@@ -1,6 +1,7 @@
 """The composition root: builds the server's parts, starts and stops them in order, and nothing works at import."""
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -281,8 +282,16 @@ def serve(config: ServerConfig, starting: Callable[[], None], ready: Callable[[S
 
     async def run() -> None:
         server = Server(sources)
+
+        def up() -> None:
+            # What is there now stays. Otherwise every full collection looks again at the 700,000 objects of torch,
+            # transformers and vLLM, and nobody is answered meanwhile: up to a third of a second.
+            gc.collect()
+            gc.freeze()
+            ready(server)
+
         starting()
-        await server.run(lambda: ready(server))
+        await server.run(up)
         if server.engine_is_starting:
             _leave_at_once()
 
