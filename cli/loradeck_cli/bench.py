@@ -113,7 +113,7 @@ _OF_A_SERVER = {
 @command.command()
 @click.option("--flips", type=click.IntRange(1), default=30, show_default=True, help="Moves, on a server of its own.")
 @click.option(
-    "--seconds", type=click.FloatRange(1), default=20.0, show_default=True, help="Load before the first of them."
+    "--seconds", type=click.FloatRange(1), default=20.0, show_default=True, help="Load alone, in three parts between them."
 )
 @click.option("--base", type=click.Path(path_type=Path), help="Base of that server [default: the pocket base].")
 @click.option("--server", "address", metavar="HOST:PORT", help="Server to watch: the inference door.")

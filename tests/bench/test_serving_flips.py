@@ -3,7 +3,7 @@
 import pytest
 
 from loradeck_bench.load.record import OK, RequestRecord
-from loradeck_bench.serving.flip_account import Flip, account, allowed, first_tokens, wrong_reply
+from loradeck_bench.serving.flip_account import Flip, Flipping, account, allowed, first_tokens, wrong_reply
 
 OLD, NEW, OTHER = ("sha256:" + letter * 64 for letter in "abc")
 GOLDEN = {(OLD, 0): "old", (NEW, 0): "new", (OTHER, 0): "other", ("", 0): "base"}
@@ -77,18 +77,19 @@ def test_account_counts_and_parts_before_from_during() -> None:
         reply(1.0, first=0.02), reply(2.0, "", "base", "", first=0.04), failed, reply(12.0, NEW, "new", first=0.06),
         reply(13.0, NEW, "old"),
     ]  # fmt: skip
-    result = account(records, [FLIP], INITIAL, GOLDEN)
+    result = account(records, Flipping([FLIP], [(0.0, 10.0)], [(10.0, 12.5)]), INITIAL, GOLDEN)
     assert (result["flips"], result["requests"], result["failed"], result["wrong_revision"]) == (1, 5, 1, 1)
     assert result["errors"] == {"GONE": 1}
     assert result["wrong_examples"][0]["sent"] == 13.0
     assert result["flip_to_first_token_ms"] == {"p50": pytest.approx(2060), "p99": pytest.approx(2060)}
-    assert (result["requests_before"], result["requests_during"]) == (2, 2)
+    # The one at 13 s is in neither, and is checked all the same.
+    assert (result["requests_before"], result["requests_during"], result["replies_checked"]) == (2, 1, 4)
     assert result["ttft_p99_before_ms"] == pytest.approx(39.8)
-    assert result["ttft_p99_during_ms"] == pytest.approx(99.6)
-    assert result["ttft_p99_ratio"] == pytest.approx(99.6 / 39.8)
+    assert result["ttft_p99_during_ms"] == pytest.approx(60.0)
+    assert result["ttft_p99_ratio"] == pytest.approx(60.0 / 39.8)
 
 
 def test_account_without_answers_has_no_times() -> None:
-    result = account([], [], INITIAL, GOLDEN)
+    result = account([], Flipping([], [], []), INITIAL, GOLDEN)
     assert result["flip_to_first_token_ms"] == {"p50": None, "p99": None}
     assert (result["ttft_p99_before_ms"], result["ttft_p99_ratio"], result["requests"]) == (None, None, 0)

@@ -29,6 +29,21 @@ class Flip:
     never said so."""
 
 
+Span = tuple[float, float]
+"""From and until, in seconds on the run's clock."""
+
+
+@dataclass(frozen=True)
+class Flipping:
+    """What was done to the server, in order of time."""
+
+    flips: Sequence[Flip]
+    calm: Sequence[Span]
+    """Load alone, before a stretch of flips."""
+    busy: Sequence[Span]
+    """From the start of each flip to the next."""
+
+
 def allowed(flips: Sequence[Flip], initial: str, name: str, sent: float, end: float) -> set[str]:
     """Digests that may answer a request to the alias of `name` that was sent and ended at these times.
 
@@ -78,12 +93,13 @@ def first_tokens(records: Sequence[RequestRecord], flips: Sequence[Flip]) -> lis
 
 
 def account(
-    records: Sequence[RequestRecord], flips: Sequence[Flip], initial: Mapping[str, str], golden: Golden
+    records: Sequence[RequestRecord], flipping: Flipping, initial: Mapping[str, str], golden: Golden
 ) -> dict[str, Any]:
     """The result in the form of report files. `initial`: what each name's alias meant at first.
 
-    The start of the first flip parts the requests `before` from those `during`.
+    Times `before` are of requests meant for a calm span, those `during` of requests meant for a busy one.
     """
+    flips = flipping.flips
     answered = [record for record in records if record.ok]
     failed = [record for record in records if not record.ok]
     wrong = [
@@ -91,9 +107,8 @@ def account(
         for record in answered
         if (why := wrong_reply(record, flips, initial, golden)) is not None
     ]
-    begin = min((flip.started for flip in flips), default=float("inf"))
-    before = spread(record.ttft for record in answered if record.intended < begin)
-    during = spread(record.ttft for record in answered if record.intended >= begin)
+    before = spread(record.ttft for record in answered if _inside(record, flipping.calm))
+    during = spread(record.ttft for record in answered if _inside(record, flipping.busy))
     firsts = first_tokens(answered, flips)
     times = spread(firsts)
     p99 = [None if part is None else part["p99"] for part in (before, during)]
@@ -114,3 +129,7 @@ def account(
         "requests_before": before["count"] if before else 0,
         "requests_during": during["count"] if during else 0,
     }
+
+
+def _inside(record: RequestRecord, spans: Sequence[Span]) -> bool:
+    return any(begin <= record.intended < end for begin, end in spans)

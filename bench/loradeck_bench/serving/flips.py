@@ -17,7 +17,7 @@ from loradeck_bench.load.record import RequestRecord
 from loradeck_bench.load.run import warm_up
 from loradeck_bench.serving.asking import PromptAsker, prompt_subjects
 from loradeck_bench.serving.cliff import find_saturation
-from loradeck_bench.serving.flip_account import Flip, account
+from loradeck_bench.serving.flip_account import Flip, Flipping, Span, account
 from loradeck_bench.serving.prompts import make_prompts
 from loradeck_bench.serving.rounds import run_fast
 from loradeck_bench.serving.stage import Stage, circumstances, stage
@@ -41,8 +41,10 @@ class FlipPlan:
     slots: int = 4
     replies: int = 1000
     """The load goes on after the last flip until so many have been checked, at most `most_seconds`."""
+    stretches: int = 3
+    """Stretches of flips, each after one of load alone: a machine that is slower for a while is so for both."""
     before: float = 20.0
-    """Seconds of load before the first flip."""
+    """Seconds of load alone, over all stretches."""
     settle: float = 1.0
     """Seconds of load after each flip."""
     patience: float = 10.0
@@ -114,10 +116,10 @@ async def measure_on_server(
             load = LoadPlan(subjects, plan.most_seconds, rate=rate, arrivals="constant", popularity="round_robin")
             await warm_up(ask, load)
             run = LoadRun(ask)
-            flips = await flip_under_load(run, load, place.registry, operator, revisions, plan, progress.note)
+            flipping = await flip_under_load(run, load, place.registry, operator, revisions, plan, progress.note)
     initial = {name: pair[0].digest for name, pair in revisions.items()}
     return {
-        **account(run.records, flips, initial, golden),
+        **account(run.records, flipping, initial, golden),
         "adapters": plan.adapters,
         "prompts": len(prompts),
         "tokens_per_reply": TOKENS,
@@ -160,16 +162,21 @@ async def flip_under_load(
     revisions: Revisions,
     plan: FlipPlan,
     note: Callable[[str], None],
-) -> list[Flip]:
+) -> Flipping:
     """Keep the load up and move the aliases in the registry, one after the other; `run` has the records afterwards."""
     flips: list[Flip] = []
+    calm: list[Span] = []
+    busy: list[Span] = []
     heard = asyncio.Event()
     sending = asyncio.create_task(run.open_loop(load.scheduled()))
     watching = asyncio.create_task(_watch(operator, revisions, flips, run, heard))
     try:
-        await _pause(plan.before, sending, watching)
         names = list(revisions)
         for number in range(plan.flips):
+            if number * plan.stretches // plan.flips != (number - 1) * plan.stretches // plan.flips:
+                begin = run.now()
+                await _pause(plan.before / plan.stretches, sending, watching)
+                calm.append((begin, run.now()))
             name = names[number % len(names)]
             old, new = revisions[name][number // len(names) % 2], revisions[name][(number // len(names) + 1) % 2]
             heard.clear()
@@ -180,6 +187,7 @@ async def flip_under_load(
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(heard.wait(), plan.patience)
             await _pause(plan.settle, sending, watching)
+            busy.append((flips[-1].started, run.now()))
             note(f"flip {number + 1} of {plan.flips}, {len(run.records)} replies")
         remaining = max(0, plan.replies - len(run.records))
         assert load.rate is not None
@@ -191,7 +199,7 @@ async def flip_under_load(
         for task in (sending, watching):
             task.cancel()
         await asyncio.gather(sending, watching, return_exceptions=True)
-    return flips
+    return Flipping(flips, calm, busy)
 
 
 async def _pause(seconds: float, *tasks: "asyncio.Task[None]") -> None:
