@@ -20,7 +20,7 @@ FOLDERS = {
 }
 ALLOWED = {
     "loradeck_pocket": set(),
-    "loradeck_registry": {"loradeck"},
+    "loradeck_registry": {"loradeck", "loradeck_pocket"},
     "loradeck_tasks": {"loradeck", "loradeck_registry"},
     "loradeck_train": {"loradeck", "loradeck_registry", "loradeck_tasks", "loradeck_pocket"},
     "loradeck_serve": {"loradeck", "loradeck_registry", "loradeck_tasks", "loradeck_pocket"},

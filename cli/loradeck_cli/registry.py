@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from loradeck_cli import registry_output as output
+from loradeck_cli import registry_tables as tables
 from loradeck_cli.registry_care import attach, gc, note, protect, sign, tag
 from loradeck_cli.registry_find import list_, show
 from loradeck_cli.registry_options import checked_task, registry_options
@@ -38,26 +39,31 @@ def init(url: str, json_path: str | None) -> None:
     help="Rows that adapters' new tokens need: zero rows are appended as needed.",
 )
 @click.option("--alias", help="Alias to point at the new revision.")
-@click.option("--author", help="Who adds it.")
+@click.option("--who", "author", help="Who adds it.")
 @click.option("--licence", help="SPDX expression.")
 @registry_options
 def add_base(url: str, json_path: str | None, name: str, source: str, reserve_tokens: int, **settings: Any) -> None:
-    """Store the base SOURCE (dir:FOLDER, hub:ORG/NAME or a name in the registry) under NAME."""
+    """Store the base SOURCE under NAME: dir:FOLDER, hub:ORG/NAME, pocket:base, or a name in the registry."""
     from loradeck_registry.bases import add_base as add
 
-    with output.progress(f"reading {source}"):
-        revision = add(Registry.open(url), name, source, reserve_tokens=reserve_tokens, **settings)
-    output.emit(output.revision_json(revision), json_path, lambda: output.pushed(revision))
+    with output.transfer(f"storing {source}") as told:
+        revision = add(Registry.open(url), name, source, reserve_tokens=reserve_tokens, progress=told, **settings)
+    output.emit(output.revision_json(revision), json_path, lambda: tables.pushed(revision))
 
 
 @command.command()
 @click.argument("name")
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--base", required=True, metavar="REF", help="Base it belongs to: a name, hub:ORG/NAME or dir:FOLDER.")
-@click.option("--task", "task_path", type=click.Path(path_type=Path), help="The task, as a JSON file.")
+@click.option("--base", required=True, metavar="REF", help="Base it belongs to: a name, hub:ORG/NAME, dir:FOLDER.")
+@click.option(
+    "--task",
+    "task_path",
+    type=click.Path(path_type=Path),
+    help="The task, as a JSON file [default: that of the revision the folder was pulled from].",
+)
 @click.option("--alias", help="Alias to point at the new revision.")
-@click.option("--author", help="Who publishes it.")
-@click.option("--reason", default="", help="Why, for the record.")
+@click.option("--who", "author", help="Who publishes it.")
+@click.option("--why", "reason", default="", help="Why, for the record.")
 @click.option("--licence", help="SPDX expression.")
 @click.option("--sign-key", type=click.Path(path_type=Path), help="Sign it with this EC private key, a PEM file.")
 @registry_options
@@ -77,20 +83,23 @@ def push(
     With --sign-key it is signed before the alias moves. LORADECK_SIGN_PASSWORD unlocks the key.
     """
     from loradeck_registry.bases import resolve_base
-    from loradeck_registry.publish import push_folder, read_json_file
+    from loradeck_registry.publish import pulled_manifest, push_folder, read_json_file
 
     registry = Registry.open(url)
     task = None if task_path is None else checked_task(read_json_file(task_path, "task"))
-    with output.progress(f"reading {folder}"):
+    pulled = pulled_manifest(folder) if task is None else None
+    if pulled is not None:
+        task, settings["probe"] = pulled.task, pulled.probe
+    with output.transfer(f"pushing {folder}") as told:
         resolved = resolve_base(base, registry)
         first = None if sign_key else alias
-        revision = push_folder(registry, name, folder, resolved, task=task, alias=first, **settings)
+        revision = push_folder(registry, name, folder, resolved, task=task, alias=first, progress=told, **settings)
         if sign_key is not None:
             registry.sign(revision, sign_key, password=os.environ.get("LORADECK_SIGN_PASSWORD"))
             if alias is not None:
                 why = settings["reason"] or "published"
                 registry.move_alias(name, alias, str(revision.number), who=settings["author"] or "", why=why)
-    output.emit(output.revision_json(revision), json_path, lambda: output.pushed(revision))
+    output.emit(output.revision_json(revision), json_path, lambda: tables.pushed(revision))
 
 
 @command.command()
@@ -101,8 +110,8 @@ def pull(url: str, json_path: str | None, reference: str, destination: Path) -> 
     """Copy a revision's files, verified, into the absent or empty folder DESTINATION."""
     registry = Registry.open(url)
     revision = registry.resolve(reference)
-    with output.progress(f"pulling {revision}"):
-        registry.pull(revision, destination)
+    with output.transfer(f"pulling {revision}", revision.manifest.size) as told:
+        registry.pull(revision, destination, progress=told)
     result = output.revision_json(revision) | {"destination": str(destination)}
     output.emit(result, json_path, lambda: output.line(f"{revision} is in {destination}"))
 
@@ -143,13 +152,13 @@ def alias(
         registry.resolve(name if alias is None else f"{name}@{alias}")
         found = [entry for entry in registry.aliases(name).values() if alias in (None, entry.alias)]
         rows = [output.alias_json(entry) for entry in found]
-        output.emit({"name": name, "aliases": rows}, json_path, lambda: output.alias_table(found, f"aliases of {name}"))
+        output.emit({"name": name, "aliases": rows}, json_path, lambda: tables.alias_table(found, f"aliases of {name}"))
         return
     assert alias is not None
     target = _weights(targets)
     rules = [] if gate_path is None else _attach_gate(registry, name, alias, target, gate_path, who)
     entry = registry.move_alias(name, alias, target, expect=expect, who=who, why=why, rules=rules)
-    output.emit(output.alias_json(entry), json_path, lambda: output.moved(entry))
+    output.emit(output.alias_json(entry), json_path, lambda: tables.moved(entry))
 
 
 @command.command()
@@ -161,7 +170,7 @@ def alias(
 def rollback(url: str, json_path: str | None, name: str, alias: str, who: str, why: str) -> None:
     """Point NAME's ALIAS back where it pointed before; again, further back."""
     entry = Registry.open(url).rollback(name, alias, who=who, why=why)
-    output.emit(output.alias_json(entry), json_path, lambda: output.moved(entry))
+    output.emit(output.alias_json(entry), json_path, lambda: tables.moved(entry))
 
 
 @command.command()
@@ -172,7 +181,7 @@ def history(url: str, json_path: str | None, name: str, alias: str) -> None:
     """Show every move of NAME's ALIAS: who, when, why; the newest first."""
     entries = Registry.open(url).history(name, alias)
     result = {"name": name, "alias": alias, "entries": [output.alias_json(entry) for entry in entries]}
-    output.emit(result, json_path, lambda: output.alias_table(entries, f"history of {name}@{alias}"))
+    output.emit(result, json_path, lambda: tables.alias_table(entries, f"history of {name}@{alias}"))
 
 
 @command.command()
@@ -182,7 +191,7 @@ def verify(url: str, json_path: str | None) -> None:
     registry = Registry.open(url)
     with output.progress(f"reading {registry.url}"):
         report = registry.verify()
-    output.emit(output.verify_json(report), json_path, lambda: output.verify_table(report))
+    output.emit(output.verify_json(report), json_path, lambda: tables.verify_table(report))
     if not report.clean:
         raise LoradeckError(
             f"{len(report.damaged)} damaged and {len(report.missing)} missing objects in {registry.url}; restore them "

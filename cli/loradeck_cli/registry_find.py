@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from loradeck_cli import registry_output as output
+from loradeck_cli import registry_tables as tables
 from loradeck_cli.registry_options import registry_options
 from loradeck_registry.errors import InvalidError
 from loradeck_registry.gates import Rule
@@ -46,12 +47,12 @@ def list_(
         page = find(registry, chosen, limit=limit, after=after)
         rows = output.name_rows(page)
         result = {"names": rows, "next": page.following}
-        output.emit(result, json_path, lambda: output.name_table(rows, registry.url, page.following))
+        output.emit(result, json_path, lambda: tables.name_table(rows, registry.url, page.following))
         return
     if after:
         raise InvalidError("--after is for the list of names", field="after")
     revisions = output.revision_rows(registry, name, chosen, limit)
-    output.emit({"name": name, "revisions": revisions}, json_path, lambda: output.revision_table(revisions, name))
+    output.emit({"name": name, "revisions": revisions}, json_path, lambda: tables.revision_table(revisions, name))
 
 
 @click.command()
@@ -78,7 +79,7 @@ def show(url: str, json_path: str | None, reference: str) -> None:
         "attachments": [asdict(entry) for entry in came.attachments],
         "manifest": revision.manifest.model_dump(mode="json", exclude_none=True),
     }
-    output.emit(result, json_path, lambda: output.show(revision, aliases, record, came))
+    output.emit(result, json_path, lambda: tables.show(revision, aliases, record, came))
 
 
 def _time(text: str | None, field: str) -> datetime | None:

@@ -17,10 +17,18 @@ def registry_options(function: Callable[..., None]) -> Callable[..., None]:
         "--registry",
         "url",
         envvar="LORADECK_REGISTRY",
-        required=True,
         metavar="URL",
-        help="Folder or address (s3://…) of the registry.",
+        callback=_named,
+        help="Folder or address (s3://…) of the registry [default: LORADECK_REGISTRY].",
     )(function)
+
+
+def _named(context: click.Context, parameter: click.Parameter, url: str | None) -> str:
+    if not url and not context.resilient_parsing:
+        raise InvalidError(
+            "no registry is named: add --registry FOLDER-OR-ADDRESS, or set LORADECK_REGISTRY", field="registry"
+        )
+    return url or ""
 
 
 def checked_task(content: dict[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from loradeck_cli import registry_output as output
+from loradeck_cli import registry_tables as tables
 from loradeck_cli.registry_options import checked_task, registry_options
 from loradeck_registry.errors import InvalidError
 from loradeck_registry.registry import Registry, Revision
@@ -20,7 +21,7 @@ from loradeck_registry.registry import Registry, Revision
 @click.option("--initial", type=click.Path(path_type=Path), help="Folder of the weights a PiSSA-like start began with.")
 @click.option("--dry-run", is_flag=True, help="Say what would be converted or refused, and change nothing.")
 @click.option("--alias", help="Alias to point at the new revision.")
-@click.option("--author", help="Who brings it in.")
+@click.option("--who", "author", help="Who brings it in.")
 @click.option("--licence", help="SPDX expression.")
 @registry_options
 def import_(
@@ -65,7 +66,7 @@ def import_(
         if done.revision is None:
             output.line("can be served; nothing was changed (dry run)")
         else:
-            output.pushed(done.revision)
+            tables.pushed(done.revision)
 
     output.emit(result, json_path, table)
 
@@ -86,7 +87,7 @@ def _import_bundle(
     if odd:
         raise InvalidError(f"a bundle comes in as it is: --{odd[0].replace('_', '-')} does not apply", field=odd[0])
     revision = read_bundle(registry, source, name, alias=settings["alias"], author=settings["author"])
-    output.emit(output.revision_json(revision), json_path, lambda: output.pushed(revision))
+    output.emit(output.revision_json(revision), json_path, lambda: tables.pushed(revision))
 
 
 @click.command()
@@ -153,7 +154,7 @@ def diff(url: str, json_path: str | None, left: str, right: str) -> None:
             for m in found.modules
         ],
     }
-    output.emit(result, json_path, lambda: output.comparison(str(one), str(two), found))
+    output.emit(result, json_path, lambda: tables.comparison(str(one), str(two), found))
 
 
 def _task_for(tokens: Mapping[int, str]) -> Mapping[str, Any]:

@@ -20,7 +20,11 @@ _REMOTE = {
     "az": "az", "azure": "az", "abfs": "az", "abfss": "az",
 }  # fmt: skip
 _RETRIES: Mapping[str, Any] = {"max_retries": 5, "retry_timeout": timedelta(seconds=60)}
-_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
+_ENDPOINTS = {
+    "s3": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"),
+    "az": ("AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT"),
+    "gs": (),
+}
 _memory: dict[str, MemoryStore] = {}
 _memory_lock = threading.Lock()
 
@@ -89,7 +93,7 @@ def _open_folder(folder: Path, *, create: bool) -> Store:
 
 def _open_remote(url: str, scheme: str) -> Store:
     options: dict[str, Any] = {"connect_timeout": timedelta(seconds=10), "timeout": timedelta(minutes=10)}
-    if _REMOTE[scheme] == "s3" and _endpoint().startswith("http://"):
+    if _endpoint(scheme).startswith("http://"):
         options["allow_http"] = True
     _, separator, rest = url.partition("://")
     try:
@@ -103,5 +107,5 @@ def _open_remote(url: str, scheme: str) -> Store:
     return Store(url, store)
 
 
-def _endpoint() -> str:
-    return next((os.environ[name] for name in _ENDPOINTS if os.environ.get(name)), "")
+def _endpoint(scheme: str) -> str:
+    return next((os.environ[name] for name in _ENDPOINTS[_REMOTE[scheme]] if os.environ.get(name)), "")

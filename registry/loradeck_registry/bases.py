@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+import loradeck_pocket
 from loradeck_registry.cache import scratch_folder
 from loradeck_registry.errors import InvalidError, LoradeckError, NotFoundError, PreconditionError, UnavailableError
 from loradeck_registry.files import describe, folder_files
@@ -14,6 +15,7 @@ from loradeck_registry.manifest import BaseIdentity, Manifest
 from loradeck_registry.reference import BaseReference, check_name
 from loradeck_registry.registry import Registry, Revision
 from loradeck_registry.reserve import reserve_rows
+from loradeck_registry.store import Transfer
 
 __all__ = ["ResolvedBase", "add_base", "identify_base", "resolve_base"]
 
@@ -36,6 +38,8 @@ class ResolvedBase:
     folder: Path
     identity: BaseIdentity
     revision: Revision | None = None
+    linked: bool = False
+    """Whether its files may be links, as in the hub's cache."""
 
     @property
     def manifest(self) -> Manifest | None:
@@ -43,12 +47,19 @@ class ResolvedBase:
         return self.revision.manifest if self.revision else None
 
 
+POCKET = "pocket:base"
+"""The small base that comes with the project."""
+
+
 def resolve_base(text: str, registry: Registry | None) -> ResolvedBase:
-    """Bring the base named by `text` (`name[@…]`, `hub:org/name[@revision]`, `org/name`, `dir:folder`) to local disk.
+    """Bring the base named by `text` to local disk: `name[@…]`, `hub:org/name[@revision]`, `org/name`, `dir:folder`, or
+    `pocket:base`.
 
     A full checkpoint from the registry is a base too. Raises NotFoundError, InvalidError, PreconditionError (an adapter
     is no base; huggingface_hub missing), UnavailableError (hub not reachable), DamagedError.
     """
+    if text == POCKET:
+        return ResolvedBase(POCKET, loradeck_pocket.BASE, identify_base(loradeck_pocket.BASE, POCKET))
     reference = BaseReference.parse(text)
     if reference.folder is not None:
         folder = reference.folder.expanduser().absolute()
@@ -58,7 +69,7 @@ def resolve_base(text: str, registry: Registry | None) -> ResolvedBase:
         return ResolvedBase(name, folder, identify_base(folder, name))
     if reference.hub is not None:
         folder = hub_snapshot(reference.hub, reference.hub_revision)
-        return ResolvedBase(str(reference), folder, identify_base(folder, str(reference)))
+        return ResolvedBase(str(reference), folder, identify_base(folder, str(reference)), linked=True)
     if registry is None:
         raise InvalidError(
             f"the base {text!r} is a name in a registry, but no registry is given: add --registry, or name a base as "
@@ -86,8 +97,9 @@ def add_base(
     alias: str | None = None,
     author: str | None = None,
     licence: str | None = None,
+    progress: Transfer | None = None,
 ) -> Revision:
-    """Store the base that `source` names (`dir:`, `hub:`, a name in the registry) as a revision of kind base.
+    """Store the base that `source` names (as for `resolve_base`) as a revision of kind base.
 
     Takes configuration, safetensors weights, tokenizer and licence files, and nothing else. With `reserve_tokens` the
     stored copy has at least that many rows behind the tokenizer's last token, zero where they are new; its
@@ -95,9 +107,9 @@ def add_base(
     """
     check_name(name)
     base = resolve_base(source, registry)
-    files = model_files(base.folder, follow_links=BaseReference.parse(source).hub is not None)
+    files = model_files(base.folder, follow_links=base.linked)
     if reserve_tokens <= 0:
-        return _push_base(registry, name, base, files, alias=alias, author=author, licence=licence)
+        return _push_base(registry, name, base, files, alias=alias, author=author, licence=licence, progress=progress)
     with scratch_folder() as scratch:
         files = reserve_rows(files, base.folder, reserve_tokens, scratch / "changed")
         whole = scratch / "base"
@@ -108,7 +120,7 @@ def add_base(
         if identity.compatibility != base.identity.compatibility:
             raise LoradeckError(f"the copy of {base.reference} with reserved rows came out different from it")
         grown = replace(base, identity=identity)
-        return _push_base(registry, name, grown, files, alias=alias, author=author, licence=licence)
+        return _push_base(registry, name, grown, files, alias=alias, author=author, licence=licence, progress=progress)
 
 
 def _push_base(
@@ -120,6 +132,7 @@ def _push_base(
     alias: str | None,
     author: str | None,
     licence: str | None,
+    progress: Transfer | None,
 ) -> Revision:
     manifest = Manifest(
         kind="base",
@@ -130,7 +143,11 @@ def _push_base(
         author=author,
         create_time=datetime.now(UTC),
     )
-    return registry.push(name, manifest, files, alias=alias, author=author, reason=f"add-base {base.reference}")
+    if progress is not None:
+        progress.expect(manifest.size)
+    return registry.push(
+        name, manifest, files, alias=alias, author=author, reason=f"add-base {base.reference}", progress=progress
+    )
 
 
 def model_files(folder: Path, *, follow_links: bool = False) -> dict[str, Path]:

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from loradeck_registry.bases import ResolvedBase, model_files
-from loradeck_registry.errors import InvalidError, PreconditionError
+from loradeck_registry.errors import InvalidError, LoradeckError, PreconditionError
 from loradeck_registry.files import describe, folder_files
+from loradeck_registry.hashing import sha256_of
 from loradeck_registry.identity import read_config
 from loradeck_registry.manifest import Lora, Manifest
-from loradeck_registry.registry import Registry, Revision
+from loradeck_registry.registry import Registry, Revision, parse_manifest
 from loradeck_registry.servable import CONFIG, MODEL, NEW_TOKENS, check_adapter, read_shapes
+from loradeck_registry.store import Transfer
 from loradeck_registry.weights import open_all
 
 
@@ -30,13 +32,14 @@ def push_folder(
     reason: str = "",
     licence: str | None = None,
     follow_links: bool = False,
+    progress: Transfer | None = None,
 ) -> Revision:
     """Push a folder: with an adapter_config.json an adapter in published format, else a full checkpoint.
 
     An adapter is checked as a server would (PreconditionError with `check_adapter`'s reasons). A full checkpoint must
     have the base's weights by name and shape, the embeddings' rows aside (PreconditionError BASE_MISMATCH). `task`
     and `probe` are JSON of the models in `loradeck_tasks`. `follow_links` is for full checkpoints in
-    the hub's cache. Raises what `Registry.push` raises.
+    the hub's cache. `progress` is told of bytes as `Registry.push` says. Raises what `Registry.push` raises.
     """
     lora = None
     if (folder / CONFIG).exists():
@@ -60,7 +63,22 @@ def push_folder(
         author=author,
         create_time=datetime.now(UTC),
     )
-    return registry.push(name, manifest, files, alias=alias, author=author, reason=reason, base_folder=base.folder)
+    if progress is not None:
+        progress.expect(manifest.size)
+    return registry.push(
+        name, manifest, files, alias=alias, author=author, reason=reason, base_folder=base.folder, progress=progress
+    )
+
+
+def pulled_manifest(folder: Path) -> Manifest | None:
+    """The manifest that `registry pull` left in a folder, if the folder's files are still those of the manifest."""
+    try:
+        manifest = parse_manifest((folder / "manifest.json").read_bytes(), folder.name)
+    except (OSError, LoradeckError):
+        return None
+    files = {path: source for path, source in folder_files(folder).items() if path != "manifest.json"}
+    same = {path: sha256_of(source) for path, source in files.items()}
+    return manifest if same == {file.path: file.sha256 for file in manifest.files} else None
 
 
 def read_json_file(path: Path, what: str) -> dict[str, Any]:

@@ -264,7 +264,12 @@ def _check_new_tokens(path: Path, added: list[int] | None, base: BaseShapes) -> 
             f"{base.rows - 1}; a base without enough of them gets more with `registry add-base --reserve-tokens`",
         )
     if added is not None and set(ids) != set(added):
-        raise _refuse("NEW_TOKENS", f"{NEW_TOKENS} and the task's added tokens differ")
+        named = f"its task names {sorted(added)[:8]}" if added else "no task names them"
+        raise _refuse(
+            "NEW_TOKENS",
+            f"{NEW_TOKENS} brings the tokens {sorted(ids)[:8]} and {named}: give the task that it was trained for "
+            "(`registry push --task FILE`)",
+        )
     return weights, tuple(ids)
 
 

@@ -7,7 +7,7 @@ from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedError, UnauthenticatedError
@@ -31,6 +31,14 @@ _RESUMES = 3
 
 Progress = Callable[[int], None]
 """Is told the bytes of each chunk that was moved."""
+
+
+class Transfer(Protocol):
+    """Is told how many bytes there will be, then of each chunk that is done with."""
+
+    def expect(self, total: int) -> None: ...
+
+    def __call__(self, size: int) -> None: ...
 
 
 class Store:

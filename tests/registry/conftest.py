@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from loradeck_registry.registry import Registry
+from tests.registry.azurite import PROGRAM as AZURITE
+from tests.registry.azurite import azurite, make_container
 from tests.registry.s3_server import make_bucket, s3_server
 
 
@@ -22,7 +24,14 @@ def s3() -> Iterator[str]:
         yield address
 
 
-@pytest.fixture(params=["folder", "memory", "s3"])
+@pytest.fixture(scope="session")
+def azure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of an emulator of Azure's blob storage."""
+    with azurite(tmp_path_factory.mktemp("azurite")) as address:
+        yield address
+
+
+@pytest.fixture(params=["folder", "memory", "s3", *(["azure"] if AZURITE else [])])
 def registry(request: pytest.FixtureRequest, tmp_path: Path) -> Registry:
     """An empty registry, on every kind of store that runs here."""
     name = uuid.uuid4().hex
@@ -30,6 +39,9 @@ def registry(request: pytest.FixtureRequest, tmp_path: Path) -> Registry:
         return Registry.init(tmp_path / "registry")
     if request.param == "memory":
         return Registry.init(f"memory://{name}")
+    if request.param == "azure":
+        make_container(request.getfixturevalue("azure"), f"container-{name}")
+        return Registry.init(f"az://container-{name}/some/prefix")
     make_bucket(request.getfixturevalue("s3"), f"bucket-{name}")
     return Registry.init(f"s3://bucket-{name}/some/prefix")
 

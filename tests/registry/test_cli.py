@@ -72,7 +72,7 @@ def task(tmp_path: Path) -> Path:
 def test_whole_life_of_an_adapter(run: Command, tiny_base: Path, adapter: Path, task: Path, tmp_path: Path) -> None:
     run("init")
     assert run.json("add-base", "tiny", f"dir:{tiny_base}")["kind"] == "base"
-    first = run.json("push", "clf", adapter, "--base", "tiny", "--task", task, "--alias", "prod", "--reason", "first")
+    first = run.json("push", "clf", adapter, "--base", "tiny", "--task", task, "--alias", "prod", "--why", "first")
     second = run.json("push", "clf", adapter, "--base", "tiny", "--task", task)
     assert (first["revision"], second["revision"]) == (1, 2)
     assert (first["task"], first["rank"], first["base"]) == ("classification", 8, "tiny@1")
@@ -119,13 +119,49 @@ def test_registry_option_wins_and_is_needed(run: Command, tmp_path: Path, monkey
     assert Registry.open(tmp_path / "other").names() == []
     run.url = None
     monkeypatch.delenv("LORADECK_REGISTRY")
-    assert "--registry" in run("list", code=2)
+    assert "LORADECK_REGISTRY" in _one_line(run("list", code=2))
 
 
 def _one_line(text: str) -> str:
     assert text.startswith("error: ")
     assert text.count("\n") == 1
     return text
+
+
+def test_pocket_base_is_a_base(run: Command) -> None:
+    run("init")
+    added = run.json("add-base", "pocket", "pocket:base", "--reserve-tokens", "8")
+    assert (added["kind"], added["base"]) == ("base", "pocket:base")
+
+
+def test_pulled_adapter_is_pushed_again_with_its_task(
+    run: Command, tiny_base: Path, adapter: Path, task: Path, tmp_path: Path
+) -> None:
+    run("init")
+    run("push", "clf", adapter, "--base", f"dir:{tiny_base}", "--task", task)
+    run("pull", "clf", tmp_path / "out")
+    run("push", "copy", tmp_path / "out", "--base", f"dir:{tiny_base}")
+    assert run.json("show", "copy")["manifest"]["task"] == run.json("show", "clf")["manifest"]["task"]
+    (tmp_path / "out" / "adapter_config.json").write_text((adapter / "adapter_config.json").read_text() + " ")
+    assert "--task" in _one_line(run("push", "copy", tmp_path / "out", "--base", f"dir:{tiny_base}", code=1))
+
+
+def test_narrow_terminal_breaks_no_word_that_is_copied(
+    run: Command, tiny_base: Path, adapter: Path, task: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("init")
+    name = "a-rather-long-name-for-an-adapter"
+    run("push", name, adapter, "--base", f"dir:{tiny_base}", "--task", task, "--alias", "prod", "--why", "it is " * 30)
+    digest = run.json("show", name)["digest"]
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setenv("COLUMNS", "80")
+    assert digest in run("show", name)
+    assert digest[:19] in run("list", name)
+    assert name in run("list")
+    history = run("history", name, "prod")
+    assert max(len(line.rstrip()) for line in history.splitlines()) <= 80
+    assert f"{run.json('alias', name)['aliases'][0]['when'][:10]}" in history
 
 
 class TestMistakes:
@@ -242,7 +278,7 @@ class TestCare:
         run("init")
         run("add-base", "tiny", f"dir:{tiny_base}")
         for _ in range(3):
-            run("push", "clf", adapter, "--base", "tiny", "--task", task, "--author", "ada")
+            run("push", "clf", adapter, "--base", "tiny", "--task", task, "--who", "ada")
 
     def test_gate_of_a_protected_alias(self, run: Command, tmp_path: Path) -> None:
         rules = ["macro_f1 >= 0.8", "macro_f1 >= @prod - 0.01"]
