@@ -23,7 +23,7 @@ def _common(function: F) -> F:
 @_common
 @click.option("--rounds", type=click.IntRange(1), default=9, show_default=True, help="Alternating rounds.")
 @click.option("--replies", type=click.IntRange(0), default=1000, show_default=True, help="Compared with golden ones.")
-@click.option("--compiled/--eager", default=False, show_default=True, help="Compile the engine with adapters too.")
+@click.option("--compiled/--eager", default=True, show_default=True, help="Compile the engine with adapters too.")
 @click.option("--stock/--no-stock", default=True, show_default=True, help="Compare with stock vLLM's operations.")
 @click.option("--bare/--no-bare", default=True, show_default=True, help="Compare with an engine without LoRA.")
 @click.option("--concurrency", type=click.IntRange(1), default=64, show_default=True, help="Requests at once.")

@@ -36,7 +36,7 @@ def test_flips_cliff_and_classification_on_one_server() -> None:
         texts = [prompt.text for prompt in make_prompts(BASE, 64, 60)]
         settings = {
             "slots": 2, "host_adapters": 16, "engine.dtype": "float32", "engine.kv_cache_gib": 0.25,
-            "engine.max_model_len": 256,
+            "engine.max_model_len": 256, "engine.enforce_eager": True,
         }  # fmt: skip
         with place.serve(settings) as server:
             flipped = run_fast(flips.measure_on_server(server.address, server.admin, place, revisions, flip_plan))
@@ -68,7 +68,7 @@ def test_front_end_beside_the_pipe_and_http() -> None:
 
 
 def test_adapters_beside_their_base() -> None:
-    plan = MultiloraPlan(rounds=1, replies=40, concurrency=8, output_tokens=8, stock=False, bare=False)
+    plan = MultiloraPlan(rounds=1, replies=40, concurrency=8, output_tokens=8, stock=False, bare=False, compiled=False)
     result = measure_multilora(BASE, plan, quiet())
     assert result["wrong_tokens"] == 0
     assert result["replies"] >= 40
