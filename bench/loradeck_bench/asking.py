@@ -82,7 +82,11 @@ async def _read(stream: AsyncTextStream, record: RequestRecord, now: Callable[[]
 
 def _message(subject: Subject, fields: Mapping[str, str]) -> str:
     if subject.template is not None:
-        return subject.template.format_map(fields)
+        try:
+            return subject.template.format_map(fields)
+        except (KeyError, ValueError, IndexError, AttributeError) as error:
+            what = f"no field {error}" if isinstance(error, KeyError) else str(error)
+            raise InvalidError(f"bad template: {what}", reason="BAD_TEMPLATE", field="template") from None
     if len(fields) > 1:
         raise InvalidError(
             f"a base has no template for {', '.join(fields)}: say how they become its message (--template)",

@@ -12,7 +12,7 @@ _COMPARISONS: dict[str, Callable[[float, float], bool]] = {
 }  # fmt: skip
 _NUMBER = r"[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?"
 _RULE = re.compile(
-    rf"\s*(?P<metric>[A-Za-z_][A-Za-z0-9_.@/-]*)\s*(?P<comparison>>=|<=|==|>|<)\s*"
+    rf"\s*(?P<metric>[A-Za-z_][A-Za-z0-9_.:@/-]*)\s*(?P<comparison>>=|<=|==|>|<)\s*"
     rf"(?:(?P<value>-?{_NUMBER})|@(?P<alias>[a-z0-9][a-z0-9._-]*)(?:\s*(?P<sign>[+-])\s*(?P<offset>{_NUMBER}))?)\s*"
 )
 

@@ -88,6 +88,18 @@ class ScriptedServicer(inference.InferenceServiceServicer):
             )
         )
 
+    async def Generate(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        """Echoes the message, or the fields in the order of their names."""
+        await self._enter(request, context)
+        values = request.fields.values
+        text = request.message or " ".join(values[name] for name in sorted(values))
+        yield inference.GenerateResponse(chunk=inference.GenerationChunk(text=text, tokens=1))
+        yield inference.GenerateResponse(
+            final=inference.GenerationFinal(
+                text=text, provenance=self._provenance(request), usage=inference.Usage(prompt_tokens=7, output_tokens=1)
+            )
+        )
+
 
 @dataclass(frozen=True)
 class RunningServer:

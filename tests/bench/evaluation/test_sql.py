@@ -98,6 +98,14 @@ def test_reference_that_fails_is_left_out_and_counted(path: Path) -> None:
         sql([GOLD], ["SELECT gone FROM city"], Database(path))
 
 
+def test_reference_that_does_not_parse_is_left_out_and_counted() -> None:
+    figures = sql([GOLD, GOLD], [GOLD, 'SELECT x FROM t WHERE y = ""quoted" twice"'])
+    assert figures["sql_canonical"].value == 1.0
+    assert "1 of 2 references do not parse" in figures["sql_canonical"].how
+    with pytest.raises(ValueError, match="no reference is an SQL query"):
+        sql([GOLD], ["a town"])
+
+
 def test_empty_answer_is_not_equal_to_no_rows(path: Path) -> None:
     gold = "SELECT name FROM city WHERE size > 100"
     assert sql([""], [gold], Database(path))["sql_execution"].value == 0.0

@@ -51,19 +51,28 @@ def canonical(query: exp.Query) -> str:
 
 
 def sql(answers: Sequence[str], references: Sequence[str], database: Database | None = None) -> dict[str, Figure]:
-    """`sql_parsed`, `sql_canonical`, and with a database `sql_execution`.
+    """`sql_parsed`, `sql_canonical`, and with a database `sql_execution` and `sql_ran`.
 
-    Execution leaves out the items whose reference itself fails there, and says how many. Raises ValueError where
-    a reference does not parse, or none runs.
+    Items whose reference does not parse are left out of `sql_canonical`, those whose reference fails on the database of
+    the last two; the method says how many. Raises ValueError where no reference parses, or none runs.
     """
     queries = [query_in(answer) for answer in answers]
-    gold, given = [_gold(reference) for reference in references], [parse(query) for query in queries]
+    gold, given = [parse(reference) for reference in references], [parse(query) for query in queries]
+    unreadable = sum(query is None for query in gold)
+    if unreadable == len(gold):
+        raise ValueError(f"no reference is an SQL query; the first: {references[0][:60]!r}")
     how = method("sqlglot", f"dialect {DIALECT}", "the first fenced block of an answer, else all of it")
+    equal = [
+        (0.0, 0.0) if g is None else (float(a is not None and canonical(a) == canonical(g)), 1.0)
+        for a, g in zip(given, gold, strict=True)
+    ]
+    left_out = f"; {unreadable} of {len(gold)} references do not parse and are left out" if unreadable else ""
     figures = {
         "sql_parsed": mean([query is not None for query in given], f"{how}; exactly one query"),
-        "sql_canonical": mean(
-            [a is not None and canonical(a) == canonical(g) for a, g in zip(given, gold, strict=True)],
-            f"{how}; equal after case, quotes, table aliases, result names and sqlglot's simplify",
+        "sql_canonical": combined(
+            "ratio",
+            equal,
+            f"{how}; equal after case, quotes, table aliases, result names and sqlglot's simplify{left_out}",
         ),
     }
     return figures | (_executed(queries, references, database) if database else {})
@@ -98,13 +107,6 @@ def _executed(queries: Sequence[str], references: Sequence[str], database: Datab
         "sql_execution": combined("ratio", parts, how),
         "sql_ran": combined("ratio", ran, f"{how}; share of answers that return rows within the limits"),
     }
-
-
-def _gold(reference: str) -> exp.Query:
-    query = parse(reference)
-    if query is None:
-        raise ValueError(f"the reference {reference[:60]!r} is not one SQL query")
-    return query
 
 
 def _string(node: exp.Expression) -> exp.Expression:
