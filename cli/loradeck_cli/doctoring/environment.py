@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from loradeck_cli.doctoring.check import Check, Result, examine, gib
-from loradeck_registry.cache import default_folder
+from loradeck_registry.cache import default_folder, default_limit
 
 LEAST_SHARED = 256 << 20
 """What vLLM's message queues between its processes take of /dev/shm, and some room."""
@@ -184,9 +184,13 @@ def writable_cache(folder: Path) -> Result:
             f"{folder}: {error.strerror}",
             "name a writable folder with `cache:`, LORADECK_SERVE_CACHE or LORADECK_CACHE",
         )
-    found = f"{folder}, {gib(free)} free"
+    found = f"{folder}, {gib(free)} free, to hold {gib(default_limit())} at most"
     if free < LEAST_FREE:
-        return "warning", found, "bases and adapters are kept here: make room, or name another folder"
+        return (
+            "warning",
+            found,
+            "bases and adapters are kept here: make room, name another folder, or lower LORADECK_CACHE_LIMIT",
+        )
     return "ok", found
 
 
