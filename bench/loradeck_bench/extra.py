@@ -12,10 +12,19 @@ PAGES = ("jinja2", "matplotlib")
 """What HTML reports need."""
 TRAINING = ("torch", "transformers", "peft")
 """What training needs."""
+DATA = ("httpx",)
+"""What building data sets with a model needs."""
 ENGINE = ("vllm", "grpc_health")
 """What serving needs."""
 
-_EXTRAS = {METRICS: "bench", JUDGE: "bench", PAGES: "bench", TRAINING: "train", ENGINE: "serve-cpu (or serve-gpu)"}
+_EXTRAS = {
+    METRICS: "bench",
+    JUDGE: "bench",
+    PAGES: "bench",
+    TRAINING: "train",
+    DATA: "train",
+    ENGINE: "serve-cpu (or serve-gpu)",
+}
 
 
 def require(*needs: tuple[str, ...]) -> None:
