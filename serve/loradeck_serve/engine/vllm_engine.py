@@ -301,8 +301,15 @@ class VllmEngine:
         await asyncio.shield(self._stop)
 
     async def _end(self) -> None:
-        death = self._watch()
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        reader = self._llm.output_handler
+        if reader is not None and not reader.done():
+            # Left to itself it would report the wanted end of the processes as a failure.
+            death = self._watch()
+            reader.cancel()
+            await death
+            self._llm.output_processor.propagate_error(EngineDeadError())
         await asyncio.to_thread(processes.end_engine, self._llm, self.processes)
-        await death
         processes.forget_engine(self._llm)
         self._sockets.remove()

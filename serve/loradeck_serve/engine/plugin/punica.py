@@ -31,7 +31,7 @@ class GroupedPunicaWrapper(PunicaWrapperCPU):  # type: ignore[misc]
         config = kwargs["lora_config"]
         self._ranks = [int(config.max_lora_rank)] * int(config.max_loras)
         self._versions = [0] * int(config.max_loras)
-        self._layers: dict[tuple[int, bool], operations.PackedLayer | TiledLayer] = {}
+        self._layers: dict[tuple[int, str], operations.PackedLayer | TiledLayer] = {}
         self._current: set[int] = set()
         """Slots that all layers have as they are."""
         self._addresses: dict[int, int] = {}
@@ -86,32 +86,36 @@ class GroupedPunicaWrapper(PunicaWrapperCPU):  # type: ignore[misc]
         plan = self._tokens
         if plan is None:
             return
+        (y_row, y_step), (x_row, x_step) = y.stride(), x.stride()
         address = self._addresses.get(id(lora_a_stacked[0]))
-        if address is not None:
+        if address is not None and x_step == y_step == 1:
             assert self._kernel is not None
-            self._kernel.tiles(y.data_ptr(), y.stride(0), x.data_ptr(), x.stride(0), self._batch, address)
+            self._kernel.tiles(y.data_ptr(), y_row, x.data_ptr(), x_row, self._batch, address)
             return
-        fits = self._kernel is not None and operations.fits(y, x)
-        small = x.shape[1] + y.shape[1] <= SMALL_COLUMNS
-        tiled = fits and self._tiles and x.dtype == torch.bfloat16
-        wide = not tiled and small and (fits or len(x) <= SMALL_ROWS)
-        key = id(lora_a_stacked[0]), wide
-        layer = self._layers.get(key)
-        if layer is None:
-            if tiled:
-                layer = TiledLayer(lora_a_stacked, lora_b_stacked, output_slices)
-                self._addresses[id(lora_a_stacked[0])] = layer.address
-            else:
-                dtype = torch.float32 if wide else None
-                layer = operations.PackedLayer(lora_a_stacked, lora_b_stacked, output_slices, dtype)
-            layer.update(sorted(self._current), self._ranks, self._versions)
-            self._layers[key] = layer
-        if isinstance(layer, TiledLayer):
-            layer.add(self._kernel, y, x, plan)
-        elif fits and wide:
-            layer.add_by_kernel(self._kernel, y, x, plan)
+        kernel = self._kernel if operations.fits(y, x) else None
+        if kernel is not None and self._tiles and x.dtype == torch.bfloat16:
+            layer = TiledLayer(lora_a_stacked, lora_b_stacked, output_slices)
+            self._addresses[id(lora_a_stacked[0])] = layer.address
+            self._take(layer, id(lora_a_stacked[0]), "tiles")
+            layer.add(kernel, y, x, plan)
+            return
+        small = x.shape[1] + y.shape[1] <= SMALL_COLUMNS and (kernel is not None or len(x) <= SMALL_ROWS)
+        key = id(lora_a_stacked[0]), "float32" if small else "as stacked"
+        found = self._layers.get(key)
+        if found is None:
+            dtype = torch.float32 if small else None
+            found = operations.PackedLayer(lora_a_stacked, lora_b_stacked, output_slices, dtype)
+            self._take(found, *key)
+        assert isinstance(found, operations.PackedLayer)
+        if kernel is not None and small:
+            found.add_by_kernel(kernel, y, x, plan)
         else:
-            layer.add(y, x, plan)
+            found.add(y, x, plan)
+
+    def _take(self, layer: operations.PackedLayer | TiledLayer, number: int, form: str) -> None:
+        """Keep a layer in one form, up to date from now on."""
+        layer.update(sorted(self._current), self._ranks, self._versions)
+        self._layers[number, form] = layer
 
     def add_lora_embedding(
         self, y: Tensor, x: Tensor, lora_b_stacked: Tensor, add_inputs: bool = True, **kwargs: Any

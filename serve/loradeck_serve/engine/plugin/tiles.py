@@ -22,8 +22,8 @@ class TiledLayer:
         self._sources = list(zip(a_stacked, b_stacked, slices, strict=True))
         slots, self._input = a_stacked[0].shape[0], a_stacked[0].shape[-1]
         self._versions = [-1] * slots
-        self._a: list[Tensor | None] = [None] * slots
-        self._b: list[Tensor | None] = [None] * slots
+        self._held: dict[int, tuple[Tensor, Tensor]] = {}
+        """Of each slot in use, what the pointers point to."""
         self._pointers = torch.zeros(2, slots, dtype=torch.int64)
         self._ranks = torch.zeros(slots, dtype=torch.int64)
         self._starts = torch.tensor([0, *itertools.accumulate(slices)])
@@ -58,8 +58,9 @@ class TiledLayer:
             part = torch.zeros(round_up(width, BLOCK), inside, dtype=torch.bfloat16)
             part[:width, :rank] = source_b[slot, 0, :width, :rank]
             b.append(in_tiles(part))
-        self._a[slot], self._b[slot] = in_tiles(a), torch.cat(b)
-        self._pointers[:, slot] = torch.tensor([self._a[slot].data_ptr(), self._b[slot].data_ptr()])
+        held = in_tiles(a), torch.cat(b)
+        self._held[slot] = held
+        self._pointers[:, slot] = torch.tensor([tensor.data_ptr() for tensor in held])
         self._ranks[slot] = inside
 
     def add(self, kernel: Kernel, y: Tensor, x: Tensor, plan: Plan) -> None:
