@@ -11,26 +11,31 @@ from loradeck_bench.report.units import duration, fixed, size
 
 
 def report_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
-    """The classification report."""
+    """The classification report; rows that have intervals show that of their F1."""
     table = Table(title=title, title_justify="left")
-    for column in ("class", "precision", "recall", "f1-score", "support"):
+    for column in ("class", "precision", "recall", "f1-score", "95 % interval", "support"):
         table.add_column(column, justify="left" if column == "class" else "right")
     for row in rows:
         if row["name"] == "accuracy":
             table.add_section()
         ratios = ["" if row[key] is None else fixed(row[key], 2) for key in ("precision", "recall", "f1")]
-        table.add_row(row["name"], *ratios, str(row["support"]))
+        low, high = row.get("intervals", {}).get("f1", (None, None))
+        bounds = "" if low is None else f"{fixed(low, 2)} to {fixed(high, 2)}"
+        table.add_row(row["name"], *ratios, bounds, str(row["support"]))
     return table
 
 
 def metrics_table(figures: Mapping[str, Any], title: str) -> Table:
-    """Every metric with its interval and how it was computed."""
-    table = Table(title=title, title_justify="left")
+    """Every metric with its interval and how it was computed; how intervals were, once for all."""
+    methods = {name: how.partition("; interval: ") for name, how in figures["methods"].items()}
+    how_bounded = {bounds for _, _, bounds in methods.values() if bounds}
+    caption = f"95 % intervals: {', '.join(sorted(how_bounded))}" if how_bounded else None
+    table = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
     table.add_column("metric")
     table.add_column("value", justify="right")
     table.add_column("95 % interval", justify="right")
     table.add_column("computed by", overflow="fold", style="dim")
-    for name, how in figures["methods"].items():
+    for name, (how, _, _) in methods.items():
         bounds = figures["intervals"].get(name)
         interval = f"{bounds[0]:.3f} to {bounds[1]:.3f}" if bounds else ""
         table.add_row(name, fixed(figures[name]), interval, how)
