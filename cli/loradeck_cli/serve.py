@@ -79,8 +79,8 @@ def command(
 
     # gRPC's core would print a line of its own, with a source file of its, above ours when a port is in use.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    from loradeck_serve.app import serve
     from loradeck_serve.logs import set_up_logs
+    from loradeck_serve.process import serve
 
     set_up_logs(config.log_level)
     serve(config, lambda: click.echo(f"starting the engine on {config.base} (tens of seconds)", err=True), _say_ready)

@@ -1,33 +1,23 @@
 """The composition root: builds the server's parts, starts and stops them in order, and nothing works at import."""
 
 import asyncio
-import gc
 import logging
-import os
 import signal
-import sys
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
-
-import psutil
 
 import loradeck.adapters.v1 as adapters
 import loradeck.inference.v1 as inference
-from loradeck_registry.bases import resolve_base
-from loradeck_registry.cache import default_folder
 from loradeck_registry.errors import UnavailableError
-from loradeck_registry.registry import Registry
-from loradeck_registry.servable import BaseShapes
-from loradeck_registry.shapes import read_shapes
 from loradeck_serve.admission.queue import AdmissionQueue
-from loradeck_serve.catalog import Catalog
-from loradeck_serve.config import Address, ServerConfig
+from loradeck_serve.catalog.catalog import Catalog
+from loradeck_serve.catalog.swapper import Swapper
+from loradeck_serve.catalog.watcher import Watcher
+from loradeck_serve.config import Address
 from loradeck_serve.engine.base import Engine
 from loradeck_serve.engine_handle import EngineHandle
-from loradeck_serve.engine_start import engine_settings, served_base, start_engine
+from loradeck_serve.engine_start import engine_settings, start_engine
 from loradeck_serve.grpc.adapters import AdapterServicer
 from loradeck_serve.grpc.doors import ADAPTERS, INFERENCE, Door
 from loradeck_serve.grpc.inference import InferenceServicer
@@ -40,40 +30,21 @@ from loradeck_serve.handlers.dispatch import Dispatcher, Gate
 from loradeck_serve.handlers.generate import GenerateHandler
 from loradeck_serve.handlers.generation import Generation
 from loradeck_serve.handlers.targets import Targets
-from loradeck_serve.metrics import Metrics
-from loradeck_serve.metrics_door import Gauges, MetricsDoor
-from loradeck_serve.observer import AdapterObserver
+from loradeck_serve.observation.adapters import AdapterObserver
+from loradeck_serve.observation.door import Gauges, MetricsDoor
+from loradeck_serve.observation.metrics import Metrics
 from loradeck_serve.residency.events import Events
 from loradeck_serve.residency.hold import RegistryHold
 from loradeck_serve.residency.loader import AdapterLoader
 from loradeck_serve.residency.manager import ResidencyManager
-from loradeck_serve.served_base import ServedBase
+from loradeck_serve.sources import Sources
 from loradeck_serve.supervisor import EngineSupervisor
 from loradeck_serve.text.tokenizers import Tokenizers
-from loradeck_serve.watcher import Swapper, Watcher
 
 _log = logging.getLogger(__name__)
 
 _LAST_WRITES_SECONDS = 2.0
 """What replies that are ready get to reach their callers once no request is left."""
-
-
-@dataclass(frozen=True)
-class Sources:
-    """What the server is made of, found and checked before anything is started."""
-
-    config: ServerConfig
-    registry: Registry | None
-    base: ServedBase
-    shapes: BaseShapes
-
-    @classmethod
-    def find(cls, config: ServerConfig) -> "Sources":
-        """Open the registry and bring the base here. Blocks. Raises LoradeckError with one line."""
-        registry = Registry.open(config.registry, cache=config.cache) if config.registry is not None else None
-        resolved = resolve_base(config.base, registry)
-        base = served_base(config, resolved)
-        return cls(config, registry, base, read_shapes(resolved.folder, resolved.identity))
 
 
 @dataclass(frozen=True)
@@ -122,14 +93,14 @@ class Server:
         )  # fmt: skip
         self._adapters = AdaptersHandler(
             sources.registry, self._catalog, self._residency, swapper, self._events, self._handle,
-            self._registry_threads, _bytes_per_rank(sources.shapes), config.cache or default_folder(),
+            self._registry_threads, sources.bytes_per_rank, sources.cache,
         )  # fmt: skip
         self._supervisor = EngineSupervisor(
             start, self._handle, self._residency, self._set_serving, self.metrics, config.engine_restarts
         )
         self._tokenizers = Tokenizers(base.folder)
         self._base = base
-        self._make_doors(Targets(self._catalog, base, config.base_tasks), _curtain(sources))
+        self._make_doors(Targets(self._catalog, base, config.base_tasks), Curtain(sources.places))
         self._gauges = Gauges(self.metrics, self._queue, self._residency, self._handle, self._watcher)
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
@@ -249,6 +220,7 @@ class Server:
         await asyncio.gather(hurry, empty, *background, return_exceptions=True)
         grace = _LAST_WRITES_SECONDS if empty.done() and not empty.cancelled() else 0.0
         await asyncio.gather(self._inference.stop(grace), self._admin.stop(grace))
+        self._swapper.close()
         await self._residency.close()
         await self._supervisor.stop()
         if self._hold is not None:
@@ -256,70 +228,3 @@ class Server:
         self._metrics_door.stop()
         self._tokenizers.close()
         self._registry_threads.shutdown(wait=False, cancel_futures=True)
-
-
-def _bytes_per_rank(shapes: BaseShapes) -> int:
-    """Bytes of one rank on every linear layer, in two-byte precision as published."""
-    return 2 * sum(rows + columns for rows, columns in shapes.modules.values())
-
-
-def _curtain(sources: Sources) -> Curtain:
-    """Where registry, cache and base lie, and what is said of them."""
-    cache = sources.config.cache or default_folder()
-    places = {str(cache): "the cache", str(sources.base.folder): "the base"}
-    if sources.registry is not None:
-        places[sources.registry.url] = "the registry"
-    # A relative path is as good as a word, and tells nobody anything.
-    return Curtain({place: name for place, name in places.items() if "://" in place or Path(place).is_absolute()})
-
-
-def serve(config: ServerConfig, starting: Callable[[], None], ready: Callable[[Server], None]) -> None:
-    """Find everything, start, and serve until SIGTERM or Ctrl+C. Raises LoradeckError with one line.
-
-    Calls `starting` once base, registry and ports are found good, before the long start of the engine.
-    """
-    sources = Sources.find(config)
-
-    async def run() -> None:
-        server = Server(sources)
-
-        def up() -> None:
-            # What is there now stays. Otherwise every full collection looks again at the 700,000 objects of torch,
-            # transformers and vLLM, and nobody is answered meanwhile: up to a third of a second.
-            gc.collect()
-            gc.freeze()
-            ready(server)
-
-        starting()
-        await server.run(up)
-        if server.engine_is_starting:
-            _leave_at_once()
-
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(run())
-
-
-def _leave_at_once() -> None:
-    """End this process and its children without waiting for the thread in which the engine is still being started.
-
-    That thread cannot be stopped and takes tens of seconds; Python would wait for it.
-    """
-    children = psutil.Process().children(recursive=True)
-    for child in children:
-        with suppress(psutil.NoSuchProcess):
-            child.kill()
-    psutil.wait_procs(children, timeout=5)
-    logging.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop's event loop where it is installed (vLLM brings it): a streamed token costs a tenth less with it."""
-    try:
-        import uvloop
-    except ImportError:
-        return None
-    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
-    return factory

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from loradeck_registry.errors import LoradeckError, UnavailableError
 from loradeck_serve.engine.base import Engine
 from loradeck_serve.engine_handle import EngineHandle
-from loradeck_serve.metrics import Metrics
+from loradeck_serve.observation.metrics import Metrics
 from loradeck_serve.residency.manager import ResidencyManager
 
 _log = logging.getLogger(__name__)

@@ -16,8 +16,9 @@ import loradeck.adapters.v1 as adapters
 import loradeck.inference.v1 as inference
 from loradeck_registry.bases import resolve_base
 from loradeck_registry.registry import Registry
-from loradeck_serve.app import Server, Sources
+from loradeck_serve.app import Server
 from loradeck_serve.config import ServerConfig
+from loradeck_serve.sources import Sources
 from tests.serve.deck import Deck, fill, make_deck
 from tests.serve.fake_engine import FakeEngine
 

@@ -14,7 +14,7 @@ from loradeck_serve.config import Limits
 from loradeck_serve.domain import Call
 from loradeck_serve.grpc.calls import REQUEST_ID, call_of, current_call
 from loradeck_serve.grpc.status import Curtain, to_status
-from loradeck_serve.metrics import BASE, Metrics
+from loradeck_serve.observation.metrics import BASE, Metrics
 
 _log = logging.getLogger(__name__)
 

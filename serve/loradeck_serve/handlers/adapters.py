@@ -11,14 +11,14 @@ from pathlib import Path
 from loradeck_registry.errors import ExhaustedError, InvalidError, NotFoundError
 from loradeck_registry.reference import PROD, Reference, check_alias, check_name
 from loradeck_registry.registry import Registry
-from loradeck_serve.catalog import Catalog
+from loradeck_serve.catalog.catalog import Catalog
+from loradeck_serve.catalog.meaning import Meaning
+from loradeck_serve.catalog.swapper import Swapper
 from loradeck_serve.domain import AdapterView, AliasFlip, Call, Capacity
 from loradeck_serve.engine_handle import EngineHandle
-from loradeck_serve.meaning import Meaning
 from loradeck_serve.residency.entry import Entry
 from loradeck_serve.residency.events import Events
 from loradeck_serve.residency.manager import ResidencyManager
-from loradeck_serve.watcher import Swapper
 
 
 class AdaptersHandler:

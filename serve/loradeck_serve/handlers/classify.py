@@ -11,7 +11,7 @@ from loradeck_serve.domain import BatchClassifyRequest, Call, ClassifyReply, Cla
 from loradeck_serve.handlers.dispatch import Dispatcher
 from loradeck_serve.handlers.fields import check_text
 from loradeck_serve.handlers.targets import Target, Targets
-from loradeck_serve.metrics import Metrics
+from loradeck_serve.observation.metrics import Metrics
 from loradeck_serve.text.tokenizers import Tokenizers
 from loradeck_tasks.task import Task
 

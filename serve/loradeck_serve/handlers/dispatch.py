@@ -11,7 +11,7 @@ from loradeck_serve.domain import Call, Provenance, Residency
 from loradeck_serve.engine.base import Engine
 from loradeck_serve.engine_handle import EngineHandle
 from loradeck_serve.handlers.targets import Target
-from loradeck_serve.metrics import Metrics
+from loradeck_serve.observation.metrics import Metrics
 from loradeck_serve.residency.contract import Lease
 from loradeck_serve.residency.manager import ResidencyManager
 

@@ -11,7 +11,7 @@ from loradeck_serve.handlers.dispatch import Admitted, Dispatcher
 from loradeck_serve.handlers.fields import generate_settings
 from loradeck_serve.handlers.pacing import Pacer
 from loradeck_serve.handlers.targets import Target
-from loradeck_serve.metrics import Metrics
+from loradeck_serve.observation.metrics import Metrics
 from loradeck_serve.text.tokenizers import Rendered
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from loradeck_registry.errors import InvalidError, LoradeckError, PreconditionError
 from loradeck_registry.reference import Reference
 from loradeck_registry.registry import Revision
-from loradeck_serve.catalog import Catalog
+from loradeck_serve.catalog.catalog import Catalog
 from loradeck_serve.config import BaseTasks
 from loradeck_serve.domain import Call
 from loradeck_serve.served_base import ServedBase

@@ -3,14 +3,15 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Iterable
 from contextlib import asynccontextmanager, suppress
 
-from loradeck_registry.errors import ExhaustedError, LoradeckError, PreconditionError, UnavailableError
+from loradeck_registry.errors import LoradeckError, PreconditionError, UnavailableError
 from loradeck_registry.registry import Revision
 from loradeck_serve.domain import Residency
 from loradeck_serve.residency.contract import Lease, Loader, Needs, Observer
 from loradeck_serve.residency.entry import Entry, State
+from loradeck_serve.residency.places import Places
 from loradeck_serve.residency.slots import SlotOrder
 
 _log = logging.getLogger(__name__)
@@ -34,17 +35,17 @@ class ResidencyManager:
         observer: Observer,
     ) -> None:
         self._loader = loader
-        self.capacity = capacity
+        self._places = Places(capacity, load_wait_seconds)
         self.slots = SlotOrder(slots)
-        self._load_wait_seconds = load_wait_seconds
         self._needs = needs
         self._observer = observer
         self._entries: dict[str, Entry] = {}
-        self._inside: set[str] = set()
-        """Digests in the engine, or with a reserved place in it."""
         self._background: set[asyncio.Task[None]] = set()
-        self._news = asyncio.Event()
-        """Set, and replaced, whenever something was released."""
+
+    @property
+    def capacity(self) -> int:
+        """Places in the engine's host memory."""
+        return self._places.capacity
 
     @property
     def entries(self) -> list[Entry]:
@@ -54,7 +55,7 @@ class ResidencyManager:
     @property
     def used(self) -> int:
         """Places taken in the engine's host memory."""
-        return len(self._inside)
+        return self._places.used
 
     @property
     def needed(self) -> set[str]:
@@ -140,7 +141,7 @@ class ResidencyManager:
     def engine_lost(self) -> list[Revision]:
         """The engine is gone with all it held. Returns what was loaded."""
         lost = [e.revision for e in self._entries.values() if e.state in (State.LOADED, State.DRAINING)]
-        self._inside.clear()
+        self._places.clear()
         self.slots.clear()
         for entry in self._entries.values():
             if entry.state in (State.LOADED, State.DRAINING):
@@ -183,15 +184,14 @@ class ResidencyManager:
         reserved = False
         try:
             await self._loader.prepare(revision)
-            await self._room(revision)
+            await self._places.reserve(revision.digest, str(revision), self._evict)
             reserved = True
             await self._loader.insert(revision)
             # Again: an engine that died meanwhile took the reservation with it, and the new one holds the revision.
-            self._inside.add(revision.digest)
+            self._places.take(revision.digest)
         except BaseException as error:
             if reserved:
-                self._inside.discard(revision.digest)
-                self._notify()
+                self._places.give_back(revision.digest)
             entry.load = None
             if isinstance(error, LoradeckError):
                 entry.failure, entry.failure_time = error, time.monotonic()
@@ -227,29 +227,15 @@ class ResidencyManager:
             },
         )
 
-    async def _room(self, revision: Revision) -> None:
-        """Reserve a place in the engine, evicting the least recently used revision that nobody needs."""
-        deadline = time.monotonic() + self._load_wait_seconds
-        while len(self._inside) >= self.capacity:
-            if victim := self._victim():
-                self._observer.evicted(victim)
-                task = self._drain(victim)
-                assert task is not None
-                await asyncio.shield(task)
-                continue
-            remaining = deadline - time.monotonic()
-            try:
-                if remaining <= 0:
-                    raise TimeoutError
-                async with asyncio.timeout(remaining):
-                    await self._news.wait()
-            except TimeoutError:
-                raise ExhaustedError(
-                    f"no room for {revision}: all {self.capacity} places in host memory are in use",
-                    reason="NO_HOST_ROOM",
-                    retry_after=1.0,
-                ) from None
-        self._inside.add(revision.digest)
+    def _evict(self) -> Awaitable[None] | None:
+        """Begin to let the least recently used revision go that nobody needs; None if all are needed."""
+        victim = self._victim()
+        if victim is None:
+            return None
+        self._observer.evicted(victim)
+        leaving = self._drain(victim)
+        assert leaving is not None
+        return asyncio.shield(leaving)
 
     def _victim(self) -> Entry | None:
         pinned = self._needs.pinned
@@ -274,28 +260,24 @@ class ResidencyManager:
     async def _leave(self, entry: Entry) -> None:
         try:
             while entry.holds:
-                await self._news.wait()
+                await self._places.changed()
             if entry.state is State.DRAINING:
                 try:
                     await self._loader.remove(entry.revision)
                 except UnavailableError:
                     _log.info("unloaded with the engine", extra={"digest": entry.revision.digest})
-                self._inside.discard(entry.revision.digest)
+                self._places.give_back(entry.revision.digest)
                 self.slots.remove(entry.revision.digest)
                 self._set(entry, State.CACHED)
                 self._loader.released(entry.revision)
         finally:
             entry.drain = None
-            self._notify()
+            self._places.notify()
 
     def _release(self, entry: Entry) -> None:
         entry.holds -= 1
         if not entry.holds:
-            self._notify()
-
-    def _notify(self) -> None:
-        self._news.set()
-        self._news = asyncio.Event()
+            self._places.notify()
 
     def _set(self, entry: Entry, state: State) -> None:
         if entry.state is not state:

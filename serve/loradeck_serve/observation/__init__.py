@@ -1,0 +1,1 @@
+"""What is told about a running server: its metrics, and what happens to its adapters."""

@@ -1,0 +1,50 @@
+"""What a server is made of, found and checked before anything is started."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from loradeck_registry.bases import resolve_base
+from loradeck_registry.cache import default_folder
+from loradeck_registry.registry import Registry
+from loradeck_registry.servable import BaseShapes
+from loradeck_registry.shapes import read_shapes
+from loradeck_serve.config import ServerConfig
+from loradeck_serve.engine_start import served_base
+from loradeck_serve.served_base import ServedBase
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What the server is made of, found and checked before anything is started."""
+
+    config: ServerConfig
+    registry: Registry | None
+    base: ServedBase
+    shapes: BaseShapes
+
+    @classmethod
+    def find(cls, config: ServerConfig) -> "Sources":
+        """Open the registry and bring the base here. Blocks. Raises LoradeckError with one line."""
+        registry = Registry.open(config.registry, cache=config.cache) if config.registry is not None else None
+        resolved = resolve_base(config.base, registry)
+        base = served_base(config, resolved)
+        return cls(config, registry, base, read_shapes(resolved.folder, resolved.identity))
+
+    @property
+    def bytes_per_rank(self) -> int:
+        """Bytes of one rank on every linear layer, in two-byte precision as published."""
+        return 2 * sum(rows + columns for rows, columns in self.shapes.modules.values())
+
+    @property
+    def cache(self) -> Path:
+        """The folder of the local file cache."""
+        return self.config.cache or default_folder()
+
+    @property
+    def places(self) -> dict[str, str]:
+        """Where registry, cache and base lie on this machine, and what is said of them elsewhere."""
+        places = {str(self.cache): "the cache", str(self.base.folder): "the base"}
+        if self.registry is not None:
+            places[self.registry.url] = "the registry"
+        # A relative path is as good as a word, and tells nobody anything.
+        return {place: name for place, name in places.items() if "://" in place or Path(place).is_absolute()}
