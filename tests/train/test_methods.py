@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 import torch
 from rich.console import Console
-from safetensors.torch import load_file
 
 from loradeck_registry.errors import InvalidError
 from loradeck_registry.shapes import read_shapes

@@ -30,7 +30,7 @@ def study_recipes() -> list[str]:
 
 def test_every_run_of_the_studies_has_a_recipe() -> None:
     assert {study: sum(name.startswith(f"{study}/") for name in study_recipes()) for study in STUDIES} == {
-        "econ-it": 9,
+        "econ-it": 10,
         "anyscale": 27,
         "belle": 10,
         "alpaca": 3,
@@ -42,7 +42,7 @@ def test_trained_parameters_are_those_of_the_study(name: str) -> None:
     recipe = load_recipe(name)
     base = known_base(recipe.base_like or recipe.base)
     assert base is not None
-    added = len(recipe.task.added_tokens)
+    added = len(recipe.task.added_tokens) + (4 if recipe.task.format == "blind" else 0)
     shapes = base.shapes()
     if added > base.rows - base.vocabulary:
         shapes = type(shapes)(shapes.modules, shapes.hidden, shapes.vocabulary, base.vocabulary + added, shapes.tied)
@@ -59,7 +59,11 @@ def test_every_base_of_the_studies_is_known(name: str) -> None:
 def test_settings_of_the_studies() -> None:
     full, lora = load_recipe("econ-it/clf-full"), load_recipe("econ-it/clf-lora")
     assert (full.optimisation.learning_rate, full.optimisation.warmup_steps, full.max_length) == (2e-5, 10, 1024)
-    assert (full.optimisation.batch_size, full.optimisation.gradient_accumulation_steps, full.precision) == (1, 8, "bf16")
+    assert (full.optimisation.batch_size, full.optimisation.gradient_accumulation_steps, full.precision) == (
+        1,
+        8,
+        "bf16",
+    )
     assert (lora.adapter.rank, lora.adapter.alpha, lora.adapter.dropout, lora.precision) == (32, 16, 0.05, "fp16")
     assert (lora.optimisation.learning_rate, lora.optimisation.optimizer) == (3e-4, "paged_adamw_8bit")
     assert load_recipe("belle/7b-full-2m-math-full").optimisation.learning_rate == 5e-7

@@ -45,10 +45,11 @@ class Prepared:
     substitutions: tuple[str, ...]
 
 
-def prepare(recipe: Recipe, registry: Registry | None) -> Prepared:
-    """Resolve, read, render and count. Raises what the parts raise: a bad base, bad data, no reserved rows."""
+def prepare(recipe: Recipe, registry: Registry | None, *, cuda: bool | None = None) -> Prepared:
+    """Resolve, read, render and count. `cuda`: whether it will run on a GPU; unset: as here. Raises what the parts
+    raise: a bad base, bad data, no reserved rows."""
     # Data first: its errors are the likeliest, and a large base takes long to digest.
-    recipe, substitutions = substituted(recipe, torch.cuda.is_available())
+    recipe, substitutions = substituted(recipe, torch.cuda.is_available() if cuda is None else cuda)
     data = load_data(recipe, template_fields(recipe.task))
     base = find_base(recipe.base, registry)
     task = make_task(recipe.task, data.labels, base.identity, base.folder)

@@ -21,6 +21,7 @@ from loradeck_train.loop.memory import PeakMemory
 from loradeck_train.loop.trainer import TrainingResult, train
 from loradeck_train.model.build import ModelSize, TrainingModel, build_model
 from loradeck_train.model.loss import logprobs_at_end
+from loradeck_train.plan.lint import refuse_unservable
 from loradeck_train.prepare import Prepared, pad_token_id, prepare
 from loradeck_train.publish.export import export
 from loradeck_train.publish.proof import ReloadCheck, allowed_ids, choose_prompts, prove
@@ -83,6 +84,7 @@ def run(
     if registry is not None:
         check_publishable(registry, recipe)
     prepared = prepare(recipe, registry)
+    refuse_unservable(prepared)
     recipe = prepared.recipe
     checkpoint = open_output(output, prepared, resume)
     for line in prepared.substitutions:

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from loradeck_train.data.filling import fill_rows
-from loradeck_train.recipe.settings import OptimisationSettings, Recipe
+from loradeck_train.recipe.optimisation import OptimisationSettings
+from loradeck_train.recipe.settings import Recipe
 
 
 @dataclass(frozen=True)

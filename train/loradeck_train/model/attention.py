@@ -61,8 +61,7 @@ def packed_attention(
     output = torch.empty_like(q)
     for start, lengths, order in _groups(cu_seq_lens_q):
         index = _index(start, lengths, order, q.device)
-        blocks = [_pad(tensor, index) for tensor in (q, k, v)]
-        answer = _causal(*blocks, scale, dropout).transpose(1, 2)
+        answer = _causal(_pad(q, index), _pad(k, index), _pad(v, index), scale, dropout).transpose(1, 2)
         there = index >= 0
         output = output.index_put((index[there],), answer[there])
     return output[None], None

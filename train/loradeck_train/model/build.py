@@ -73,12 +73,12 @@ def frozen_dtype(recipe: Recipe) -> torch.dtype:
 def equip(
     recipe: Recipe, causal: Any, task: Task, tokenizer: Any, attention: str, examples: Sequence[Encoded] = ()
 ) -> TrainingModel:
-    """A loaded base made trainable as the recipe says."""
+    """A loaded base made trainable as the recipe says. Without a tokenizer, new rows start as they are (a plan)."""
     base_parameters = causal.num_parameters()
     added = [token.id for token in task.added_tokens]
     settings = recipe.task
     rows = None
-    if added:
+    if added and tokenizer is not None:
         rows = initial_rows(causal, task, tokenizer, recipe.seed, settings.initial_rows, settings.descriptions)
     model: nn.Module = causal
     start: Start = {}

@@ -29,7 +29,12 @@ def choose_attention(precision: str, longest: int, packed: Path | None = None) -
 
         register_packed_attention()
         return PACKED if supports_packed(AutoConfig.from_pretrained(str(packed), local_files_only=True)) else "sdpa"
-    plain = device().type == "cpu" and precision == "bf16" and longest <= _EAGER_LENGTH
+    return attention_for(precision, longest, packed=False, cuda=device().type == "cuda")
+
+
+def attention_for(precision: str, longest: int, *, packed: bool, cuda: bool) -> str:
+    """What `choose_attention` chooses on a device with or without CUDA; of packed rows, what needs the same memory."""
+    plain = not cuda and not packed and precision == "bf16" and longest <= _EAGER_LENGTH
     return "eager" if plain else "sdpa"
 
 

@@ -46,14 +46,14 @@ def install_completion_loss(model: nn.Module) -> bool:
         ).last_hidden_state
         targets = labels[:, 1:]
         chosen = targets != IGNORED
-        total = _total(head, hidden[:, :-1][chosen], targets[chosen])
+        total = head_loss(head, hidden[:, :-1][chosen], targets[chosen])
         return CausalLMOutput(loss=total / (chosen.sum() if num_items_in_batch is None else num_items_in_batch))
 
     model.forward = forward
     return True
 
 
-def _total(head: Any, hidden: Tensor, targets: Tensor) -> Tensor:
+def head_loss(head: Any, hidden: Tensor, targets: Tensor) -> Tensor:
     """Sum of cross-entropies; a head that is no plain matrix is computed again in the backward pass, chunk by chunk."""
     parts = head_parts(head)
     if parts is not None:

@@ -14,7 +14,7 @@ def matrices(causal: Any) -> tuple[Tensor, Tensor]:
 def is_tied(causal: Any) -> bool:
     """Whether embedding and head are one matrix."""
     embedding, head = matrices(causal)
-    return embedding is head or embedding.data_ptr() == head.data_ptr()
+    return embedding is head or (not embedding.is_meta and embedding.data_ptr() == head.data_ptr())
 
 
 def plain(module: Any) -> Any:

@@ -1,114 +1,176 @@
-"""The plan of a run: what would be trained on what, and for how many steps. Reads headers and data, loads no model."""
+"""The plan of a run: what it would train, what it would need, and whether the result could be served."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from loradeck_registry.errors import InvalidError
+from loradeck_registry.known_bases import known_base
 from loradeck_registry.registry import Registry
-from loradeck_registry.shapes import BaseShapes, read_shapes
-from loradeck_registry.weights import open_all
-from loradeck_train.loop.schedule import schedule_of
-from loradeck_train.prepare import Prepared, prepare
+from loradeck_train.loop.schedule import Schedule
+from loradeck_train.model.loading import attention_for
+from loradeck_train.plan.devices import Device, named_gpu, this_machine
+from loradeck_train.plan.lint import needs_of, problems_of
+from loradeck_train.plan.memory import Memory, estimate_memory
+from loradeck_train.plan.parameters import ParameterCounts, count_parameters
+from loradeck_train.plan.setting import Setting, find_setting
+from loradeck_train.plan.simulation import Step
+from loradeck_train.plan.work import flops_per_step
+from loradeck_train.recipe.lora import LoraSettings
 from loradeck_train.recipe.settings import Recipe
 
-NOT_ESTIMATED = ("memory", "time")
-"""What a plan does not say yet."""
 _BYTES = {"bfloat16": 2, "float32": 4}
+_BATCH_SIZES = (1, 4, 16, 64)
+_HEADROOM = 0.95
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """Another method or batch size, and what it would need."""
+
+    method: str
+    batch_size: int
+    peak_bytes: int
+    tokens_per_second: float
+    fits: bool
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Figures of a run before it starts. `published_bytes` counts tensors only; `servable` says what the published
-    revision would need of a server."""
+    """Figures of a run before it starts. `published_bytes` counts tensors only."""
 
-    prepared: Prepared
-    parameters: int
-    trainable_parameters: int
-    published_bytes: int
-    steps: int
-    steps_per_epoch: int
-    tokens: int
-    servable: tuple[str, ...]
+    setting: Setting
+    device: Device
+    counts: ParameterCounts
+    schedule: Schedule
+    memory: Memory
+    step: Step
+    seconds_per_step: float
+    alternatives: tuple[Alternative, ...]
+    needs: tuple[str, ...]
+    problems: tuple[str, ...]
+
+    @property
+    def fits(self) -> bool:
+        """Whether the peak leaves a twentieth of the device's memory free."""
+        return self.memory.peak <= _HEADROOM * self.device.memory_bytes
 
     def as_json(self) -> dict[str, Any]:
         """Figures for programs."""
-        prepared = self.prepared
+        setting, recipe = self.setting, self.setting.recipe
+        tokens = sum(length for length, _ in setting.lengths)
+        prepared = setting.prepared
+        read: dict[str, Any] = {}
+        if prepared is not None:
+            read = {
+                "validation_rows": len(prepared.validation),
+                "data_digest": prepared.data.digest,
+                "labels": list(prepared.data.labels),
+                "longest": prepared.counts.longest,
+                "truncated": prepared.counts.truncated,
+                "prompt_tokens": prepared.counts.prompt,
+                "answer_tokens": prepared.counts.answer,
+                "statistics": list(prepared.statistics),
+            }
         return {
-            "base": prepared.base.reference,
-            "method": prepared.recipe.method,
-            "parameters": self.parameters,
-            "trainable_parameters": self.trainable_parameters,
-            "trainable_share": round(self.trainable_parameters / self.parameters, 6),
-            "published_bytes": self.published_bytes,
-            "rows": len(prepared.training),
-            "validation_rows": len(prepared.validation),
-            "data_digest": prepared.data.digest,
-            "labels": list(prepared.data.labels),
-            "added_tokens": len(prepared.task.added_tokens),
-            "max_length": prepared.max_length,
-            "longest": prepared.counts.longest,
-            "truncated": prepared.counts.truncated,
-            "prompt_tokens": prepared.counts.prompt,
-            "answer_tokens": prepared.counts.answer,
-            "steps": self.steps,
-            "steps_per_epoch": self.steps_per_epoch,
-            "tokens": self.tokens,
-            "substitutions": list(prepared.substitutions),
-            "servable": list(self.servable),
-            "not_estimated": list(NOT_ESTIMATED),
+            "base": setting.reference,
+            "stated": prepared is None,
+            "method": recipe.method,
+            "publishes": recipe.publishes,
+            "parameters": setting.parameters,
+            "trainable_parameters": self.counts.trained,
+            "trainable_share": round(self.counts.trained / setting.parameters, 6),
+            "published_bytes": self.counts.stored * _BYTES[recipe.publish.dtype],
+            "rows": len(setting.lengths),
+            **read,
+            "added_tokens": len(setting.task.added_tokens),
+            "max_length": setting.max_length,
+            "steps": self.schedule.steps,
+            "steps_per_epoch": self.schedule.steps_per_epoch,
+            "tokens": round(tokens * self.schedule.steps / self.schedule.steps_per_epoch),
+            "device": self.device.name,
+            "device_memory_bytes": self.device.memory_bytes,
+            "memory": self.memory.as_json(),
+            "fits": self.fits,
+            "seconds_per_step": round(self.seconds_per_step, 4),
+            "seconds": round(self.seconds_per_step * self.schedule.steps, 1),
+            "alternatives": [vars(found) for found in self.alternatives],
+            "substitutions": list(setting.substitutions),
+            "servable": list(self.needs),
+            "problems": list(self.problems),
         }
 
 
-def plan(recipe: Recipe, registry: Registry | None) -> Plan:
-    """The plan of `recipe`. Raises what preparing the run would raise, and InvalidError for unknown target modules."""
-    prepared = prepare(recipe, registry)
-    shapes = read_shapes(prepared.base.folder, prepared.base.identity)
-    parameters = _parameters(prepared)
-    schedule = schedule_of(recipe.optimisation, len(prepared.training))
-    epochs = schedule.steps / schedule.steps_per_epoch
-    if recipe.method == "lora":
-        trainable, stored = _adapter_parameters(prepared, shapes)
-    else:
-        trainable = stored = parameters
+def plan(
+    recipe: Recipe,
+    registry: Registry | None,
+    *,
+    gpu: str | None = None,
+    batch_sizes: Sequence[int] = _BATCH_SIZES,
+    others: bool = True,
+) -> Plan:
+    """The plan of `recipe` for the named GPU, or this machine. `others` adds LoRA and full over `batch_sizes`.
+
+    Loads no weights and takes no step. Raises what finding base and data raises, and InvalidError for an unknown GPU
+    or target module.
+    """
+    device = named_gpu(gpu) if gpu is not None else this_machine(recipe.precision)
+    setting = find_setting(recipe, registry, device.cuda)
+    added = len(setting.task.added_tokens)
+    counts = count_parameters(setting.recipe, setting.shapes, setting.parameters, added)
+    memory, step, seconds = _cost(setting, setting.recipe, setting.recipe.optimisation.batch_size, device)
+    record = known_base(recipe.base_like or recipe.base)
+    base_rows = setting.shapes.rows if record is None else record.rows
     return Plan(
-        prepared=prepared,
-        parameters=parameters,
-        trainable_parameters=trainable,
-        published_bytes=stored * _BYTES[recipe.publish.dtype],
-        steps=schedule.steps,
-        steps_per_epoch=schedule.steps_per_epoch,
-        tokens=round(prepared.counts.total * epochs),
-        servable=_servable(prepared),
+        setting=setting,
+        device=device,
+        counts=counts,
+        schedule=setting.schedule(),
+        memory=memory,
+        step=step,
+        seconds_per_step=seconds,
+        alternatives=tuple(_alternatives(setting, device, batch_sizes)) if others else (),
+        needs=needs_of(setting.recipe, setting.shapes, added),
+        problems=problems_of(setting.recipe, setting.shapes, base_rows, added),
     )
 
 
-def _parameters(prepared: Prepared) -> int:
-    return sum(weights.tensors[name].size for name, weights in open_all(prepared.base.folder).items())
-
-
-def _adapter_parameters(prepared: Prepared, shapes: BaseShapes) -> tuple[int, int]:
-    """Parameters trained, and stored: tied rows are trained once and stored for both sides."""
-    settings = prepared.recipe.adapter
-    leaves = shapes.leaves if settings.target_modules == "all-linear" else set(settings.target_modules)
-    if unknown := sorted(leaves - shapes.leaves):
-        raise InvalidError(
-            f"lora.target_modules: the base has no linear module `{unknown[0]}`; it has "
-            f"{', '.join(sorted(shapes.leaves))}",
-            reason="BAD_RECIPE",
-            field="lora.target_modules",
-        )
-    low_rank = sum(
-        settings.rank * sum(shape) for name, shape in shapes.modules.items() if name.rpartition(".")[2] in leaves
+def _cost(setting: Setting, recipe: Recipe, batch_size: int, device: Device) -> tuple[Memory, Step, float]:
+    """Memory, the largest batch's step, and seconds of an average optimizer step."""
+    batch = setting.largest_batch(batch_size)
+    attention = attention_for(recipe.precision, batch.length, packed=recipe.packing != "off", cuda=device.cuda)
+    memory, step = estimate_memory(
+        recipe,
+        setting.config,
+        setting.task,
+        batch,
+        attention=attention,
+        file_bytes=setting.file_bytes,
+        cuda=device.cuda,
     )
-    rows = len(prepared.task.added_tokens) * shapes.hidden
-    return low_rank + rows * (1 if shapes.tied else 2), low_rank + 2 * rows
+    examples = len(setting.lengths)
+    share = batch_size * recipe.optimisation.gradient_accumulation_steps / examples
+    tokens = share * sum(length for length, _ in setting.lengths)
+    learned = share * sum(answer for _, answer in setting.lengths)
+    length = sum(length for length, _ in setting.lengths) / examples
+    return memory, step, flops_per_step(setting, recipe, step.trained, tokens, learned, length) / device.flops
 
 
-def _servable(prepared: Prepared) -> tuple[str, ...]:
-    recipe, added = prepared.recipe, len(prepared.task.added_tokens)
-    if recipe.method == "full":
-        return ("as a base of its own: loradeck serve --base NAME",)
-    needs = [f"max_lora_rank of at least {recipe.adapter.rank}"]
-    if added:
-        needs.append(f"{added} new rows on reserved rows {prepared.base.identity.vocabulary} and up")
-    return tuple(needs)
+def _alternatives(setting: Setting, device: Device, batch_sizes: Sequence[int]) -> list[Alternative]:
+    found = []
+    mean = sum(length for length, _ in setting.lengths) / len(setting.lengths)
+    for method in ("lora", "full"):
+        recipe = _as_method(setting.recipe, method)
+        for size in batch_sizes:
+            memory, _, seconds = _cost(setting, recipe, size, device)
+            tokens = size * recipe.optimisation.gradient_accumulation_steps * mean
+            fits = memory.peak <= _HEADROOM * device.memory_bytes
+            found.append(Alternative(method, size, memory.peak, round(tokens / seconds, 1), fits))
+    return found
+
+
+def _as_method(recipe: Recipe, method: str) -> Recipe:
+    if recipe.method == method:
+        return recipe
+    publish = recipe.publish.model_copy(update={"merged": False})
+    changes: dict[str, Any] = {"method": method, "quantization": None, "publish": publish}
+    return recipe.model_copy(update=changes | {"lora": LoraSettings() if method == "lora" else None})

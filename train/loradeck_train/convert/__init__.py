@@ -1,0 +1,1 @@
+"""From adapter to full checkpoint and back."""
