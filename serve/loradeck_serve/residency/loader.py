@@ -74,7 +74,7 @@ class AdapterLoader:
             _log.warning("revision has no probe: loaded unproved", extra={"adapter": str(revision)})
             return
         try:
-            result = await self._run_probe(revision)
+            result = await self._run_probe(revision, adapter.added_token_ids)
         except BaseException:
             await asyncio.shield(engine.unload(revision.digest))
             raise
@@ -90,13 +90,14 @@ class AdapterLoader:
         if self._hold is not None:
             self._hold.release(revision.digest)
 
-    async def _run_probe(self, revision: Revision) -> ProbeResult:
+    async def _run_probe(self, revision: Revision, added_token_ids: tuple[int, ...]) -> ProbeResult:
         probe = Probe.model_validate(revision.manifest.probe)
         try:
             return await run_probe(
                 self._engine.get(),
                 probe,
                 revision.digest,
+                added_token_ids=added_token_ids,
                 allow_indistinct=self._allow_indistinct,
                 name=f"probe-{next(self._numbers)}",
             )
