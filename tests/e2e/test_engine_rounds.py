@@ -1,8 +1,11 @@
 """The engine as a child process that is asked round by round."""
 
 import json
+import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 
 import pytest
 
@@ -11,7 +14,14 @@ from tests.support.tiny import make_tiny_adapter, make_tiny_base
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(300)]
 
 
-def test_rounds_adapters_and_mistakes_over_the_pipe(tmp_path) -> None:
+@pytest.fixture
+def temporary() -> Iterator[str]:
+    """A temporary folder with a path short enough for sockets below it."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        yield folder
+
+
+def test_rounds_adapters_and_mistakes_over_the_pipe(tmp_path, temporary) -> None:
     base = make_tiny_base(tmp_path / "base")
     adapter = make_tiny_adapter(base, tmp_path / "adapter", rank=4)
     settings = {"model": str(base), "slots": 1, "kv_cache_gib": 0.1, "max_model_len": 64, "enforce_eager": True}
@@ -25,8 +35,13 @@ def test_rounds_adapters_and_mistakes_over_the_pipe(tmp_path) -> None:
     ]
     command = [sys.executable, "-m", "loradeck_serve.engine.rounds", "--settings", json.dumps(settings)]
     lines = "".join(json.dumps(order) + "\n" for order in orders)
-    done = subprocess.run([*command], input=lines, capture_output=True, text=True, timeout=250, check=False)
+    environment = os.environ | {"TMPDIR": temporary}
+    done = subprocess.run(
+        command, input=lines, capture_output=True, text=True, timeout=250, check=False, env=environment
+    )
     assert done.returncode == 0, done.stderr[-2000:]
+    # Neither the folder of the engine's sockets nor a socket is left.
+    assert [name for name in os.listdir(temporary) if name.startswith("loradeck-") or len(name) == 36] == []
     ready, loaded, streamed, whole, unknown, misspelt = map(json.loads, done.stdout.splitlines())
     assert (ready["ready"], ready["slots"], ready["compiled"]) == (True, 1, False)
     assert loaded == {"loaded": "a"}

@@ -49,18 +49,17 @@ class PeftBase:
             rows = [model(torch.tensor([list(prompt)])).logits[0, -1, allowed].float() for prompt in prompts]
         return torch.stack(rows).log_softmax(-1)
 
-    def error(self, probe: Probe, adapter: EngineAdapter) -> float:
-        """Mean |adapter as it is in its folder now - what the probe saw|, in nats."""
+    def answers(self, probe: Probe, adapter: EngineAdapter) -> list[list[float]]:
+        """Log-probabilities of the probe's candidates with the adapter as it is in its folder now."""
         import torch
 
         allowed = torch.tensor([*range(self.vocabulary), *adapter.added_token_ids])
         position = {int(token): number for number, token in enumerate(allowed)}
         found = self.logprobs(adapter, [prompt.token_ids for prompt in probe.prompts], allowed)
-        return fmean(
-            abs(float(values[position[token]]) - seen)
+        return [
+            [float(values[position[token]]) for token in prompt.candidates]
             for values, prompt in zip(found, probe.prompts, strict=True)
-            for token, seen in zip(prompt.candidates, prompt.adapter_logprobs, strict=True)
-        )
+        ]
 
 
 def probe_of(base: PeftBase, adapter: EngineAdapter, count: int, length: int) -> Probe:

@@ -4,7 +4,7 @@ Run as `python -m loradeck_serve.engine.measuring.probe_noise --base FOLDER [--a
 engine serves random adapters of effects from hardly any to strong, and the given (trained) ones, and is compared with
 PEFT in the same precision as a server's probe does it. Against that stand adapters with a defect that no check of
 their files can see, by PEFT in float32. Distances are means in nats over the 16 tokens of each prompt that the adapter
-moves most.
+moves most, the base's tokens and the adapter's own apart.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from loradeck_registry.errors import LoradeckError
 from loradeck_serve.engine.base import EngineAdapter
 from loradeck_serve.engine.measuring.peft_answers import CANDIDATES, PeftBase, probe_of
 from loradeck_serve.engine.measuring.synthetic import write_random_adapter
-from loradeck_serve.engine.probe import distances
+from loradeck_serve.engine.probe import Difference, measure_probe, parts
 from loradeck_serve.engine.settings import EngineSettings
 from loradeck_serve.engine.vllm_engine import VllmEngine
 
@@ -63,23 +63,25 @@ DEFECTS = {
 
 @dataclass(frozen=True)
 class Row:
-    """One comparison: `error` is to the right adapter, `distance` the right adapter's own effect."""
+    """One comparison: the right adapter's own effect, and how far off the answer is."""
 
     case: str
     adapter: str
-    error: float
-    distance: float
+    differences: tuple[Difference, ...]
 
-    def values(self) -> dict[str, Any]:
-        """For the result."""
-        share = self.error / self.distance if self.distance else None
-        return {
-            "case": self.case,
-            "adapter": self.adapter,
-            "error": round(self.error, 6),
-            "distance": round(self.distance, 6),
-            "share": None if share is None else round(share, 4),
-        }
+    def values(self) -> list[dict[str, Any]]:
+        """For the result, one for each kind of tokens."""
+        return [
+            {
+                "case": self.case,
+                "adapter": self.adapter,
+                "tokens": tokens,
+                "error": round(part.error, 6),
+                "distance": round(part.distance, 6),
+                "share": round(part.error / part.distance, 4) if part.distance else None,
+            }
+            for tokens, part in zip(("base", "added"), self.differences, strict=False)
+        ]
 
 
 async def served_rows(base: Path, adapters: dict[str, EngineAdapter], dtype: str) -> list[Row]:
@@ -101,8 +103,8 @@ async def served_rows(base: Path, adapters: dict[str, EngineAdapter], dtype: str
         rows = []
         for name, adapter in adapters.items():
             await engine.load(adapter)
-            error, distance = await distances(engine, probes[name], adapter.digest)
-            rows.append(Row(dtype, name, error, distance))
+            found = await measure_probe(engine, probes[name], adapter.digest, adapter.added_token_ids)
+            rows.append(Row(dtype, name, tuple(found)))
         return rows
     finally:
         await engine.stop()
@@ -121,7 +123,8 @@ def defect_rows(base: Path, adapters: dict[str, EngineAdapter]) -> list[Row]:
         try:
             for case, change in DEFECTS.items():
                 save_file({key: tensor.contiguous() for key, tensor in change(tensors).items()}, str(file))
-                rows.append(Row(case, name, peft.error(probe, adapter), probe.distance))
+                found = parts(probe, peft.answers(probe, adapter), adapter.added_token_ids)
+                rows.append(Row(case, name, tuple(found)))
         finally:
             save_file(tensors, str(file), metadata={"format": "pt"})
     return rows
@@ -173,13 +176,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, help="file to write the rows to")
     options = parser.parse_args(arguments)
     try:
-        rows = [row.values() for row in measure(options.base, options.adapter)]
+        rows = [values for row in measure(options.base, options.adapter) for values in row.values()]
     except LoradeckError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     for row in rows:
         share = "" if row["share"] is None else f"{row['share']:.3f}"
-        print(f"{row['case']:16} {row['adapter']:24} {row['error']:10.5f} {row['distance']:10.5f} {share:>8}")
+        names = f"{row['case']:16} {row['adapter']:24} {row['tokens']:6}"
+        print(f"{names} {row['error']:10.5f} {row['distance']:10.5f} {share:>8}")
     if options.json:
         options.json.write_text(json.dumps(rows, indent=2) + "\n")
     return 0
