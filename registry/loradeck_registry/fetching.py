@@ -3,6 +3,7 @@
 import shutil
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from loradeck_registry.cache import Cache
 from loradeck_registry.cache.cache import link
 from loradeck_registry.contents import fetch
 from loradeck_registry.errors import PreconditionError
+from loradeck_registry.manifest import File
 from loradeck_registry.revision import Revision
 from loradeck_registry.signing import Trust, sign_folder
 from loradeck_registry.stewardship import Stewardship
@@ -48,8 +50,8 @@ class Fetching(Stewardship):
     def pull(self, revision: Revision, destination: Path, *, progress: Progress | None = None) -> None:
         """Copy the revision's files, verified, and its manifest as `manifest.json` into an absent or empty folder.
 
-        The folder appears complete or not at all. `progress` is told the bytes of each chunk. Raises PreconditionError
-        if it holds files or cannot be written, and what `local` raises.
+        The folder appears complete or not at all. `progress` is told the bytes of each chunk, from any thread. Raises
+        PreconditionError if it holds files or cannot be written, and what `local` raises.
         """
         if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
             raise PreconditionError(f"{destination} exists and is not an empty folder", reason="NOT_EMPTY")
@@ -57,10 +59,14 @@ class Fetching(Stewardship):
         try:
             part.mkdir(parents=True)
             with self._held(revision) as touch, self._cache.sources(self._store) as sources:
-                for file in revision.manifest.files:
+
+                def fetch_file(file: File) -> None:
                     target = part / file.path
                     target.parent.mkdir(parents=True, exist_ok=True)
                     fetch(self._store, file, target, f"{file.path} of {revision}", sources, _both(touch, progress))
+
+                with ThreadPoolExecutor(self._store.files_at_once) as pool:
+                    list(pool.map(fetch_file, revision.manifest.files))
             (part / "manifest.json").write_bytes(revision.manifest.canonical_json())
             self._check_signature(revision, part)
             part.replace(destination)

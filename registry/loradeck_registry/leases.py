@@ -31,13 +31,21 @@ _POLL = 0.1
 
 @dataclass(frozen=True)
 class Held:
-    """What one lease in the store keeps: manifest digests, with all their files, and blobs by hex digest."""
+    """What one object of a lease keeps: manifest digests, with all their files, and blobs by hex digest.
+
+    A lease that was renewed has two of them for a while.
+    """
 
     key: str
     holder: str
     manifests: tuple[str, ...]
     blobs: tuple[str, ...]
     expires: datetime
+
+    @property
+    def lease(self) -> str:
+        """The same for all objects of one lease."""
+        return self.key.rpartition("-")[0]
 
     def live(self, now: datetime) -> bool:
         """Whether it counts; clocks may differ by OVERLAP."""

@@ -47,7 +47,7 @@ def survey(store: Store, retention: Retention, grace: timedelta) -> Survey:
     oldest = now - grace
     leases = read_leases(store)
     live = [lease for lease in leases if lease.live(now)]
-    found.live_leases = len(live)
+    found.live_leases = len({lease.lease for lease in live})
     found.garbage |= {lease.key: (0, "a lease that has ended") for lease in leases if not lease.live(now)}
     leased = {digest for lease in live for digest in lease.manifests}
     manifests = set(leased)

@@ -24,6 +24,7 @@ CHUNK = 4 << 20
 PART = 16 << 20
 """Bytes per part of a multipart upload: 10,000 parts, the limit of S3, hold a file of 160 GB."""
 _PARTS_AT_ONCE = 4
+_FILES_AT_ONCE = 4
 _SINGLE = 8 << 20
 """Up to this size a file goes up in one request."""
 _RESUMES = 3
@@ -54,6 +55,11 @@ class Store:
     def remote(self) -> bool:
         """Whether requests travel, so that several at once are worth while."""
         return self.folder is None
+
+    @property
+    def files_at_once(self) -> int:
+        """How many files should move at a time."""
+        return _FILES_AT_ONCE if self.remote else 1
 
     def put_if_absent(self, key: str, content: bytes, *, fleeting: bool = False) -> bool:
         """Create the object in one step; False, and nothing changed, if it exists. Of racing writers one gets True.

@@ -14,8 +14,6 @@ from loradeck_registry.manifest import File, Manifest
 from loradeck_registry.store import Progress, Store
 
 _UPLOADS = 3
-_AT_ONCE = 4
-"""Files sent to an object store at once."""
 
 
 class Upload:
@@ -47,7 +45,7 @@ class Upload:
         digest = self._manifest.digest()
         first = {file.sha256: file for file in self._manifest.files}
         for _ in range(_UPLOADS):
-            with ThreadPoolExecutor(_AT_ONCE if self._store.remote else 1) as pool:
+            with ThreadPoolExecutor(self._store.files_at_once) as pool:
                 tasks = [pool.submit(self._push_file, file) for file in first.values()]
             for task in tasks:
                 task.result()

@@ -1,6 +1,8 @@
 """Garbage collection: what stays, what goes, and writers that come in between."""
 
 import os
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -294,3 +296,65 @@ def test_parts_of_writes_that_go_on_stay(folder_registry: Registry) -> None:
     assert [item.key for item in _gc(folder_registry).deleted] == ["blobs/x#2"]
     assert young.exists()
     assert not old.exists()
+
+
+_SERVER = """
+import sys, time
+from loradeck_registry.registry import Registry
+registry = Registry.open(sys.argv[1])
+revision = registry.resolve("clf@1")
+lease = registry.hold([revision.digest], "server-1", ttl=float(sys.argv[2]))
+print(registry.local(revision), flush=True)
+while True:
+    time.sleep(0.05)
+    lease.touch()
+"""
+
+
+def test_live_process_keeps_its_revision_and_a_killed_one_only_until_its_lease_ends(
+    folder_registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = folder_registry
+    for seed in (1, 2):
+        push(registry, tmp_path / "a", seed=seed, alias="prod")
+    retire = {"retention": Retention(keep_last=1, keep_aliased=False)}
+    monkeypatch.setattr(leases, "OVERLAP", timedelta(seconds=0))
+    command = [sys.executable, "-c", _SERVER, registry.url, "1.5"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        assert server.stdout.readline()
+        try:
+            for _ in range(8):
+                assert _gc(registry, **retire).live_leases == 1
+                assert Registry.open(registry.url).resolve("clf@1").number == 1
+                time.sleep(0.3)
+        finally:
+            server.kill()
+            server.wait()
+    assert _gc(registry, **retire).live_leases == 1
+    assert Registry.open(registry.url, cache=tmp_path / "new").local(registry.resolve("clf@1")).is_dir()
+    time.sleep(1.6)
+    assert _gc(registry, **retire).live_leases == 0
+    with pytest.raises(NotFoundError) as caught:
+        Registry.open(registry.url).resolve("clf@1")
+    assert caught.value.reason == "REVISION_RETIRED"
+    assert not [key for key in objects(registry) if key.startswith("leases/")]
+
+
+def test_lease_can_be_extended_and_used_by_many_threads(registry: Registry, five: list[Revision]) -> None:
+    lease = registry.hold([five[0].digest], "server", ttl=60)
+
+    def work(revision: Revision) -> None:
+        lease.extend([revision.digest])
+        lease.renew()
+        lease.touch()
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, five))
+    assert lease.in_force()
+    _gc(registry, retention=Retention(keep_last=1))
+    assert [revision.number for revision in Registry.open(registry.url).revisions("clf")] == [1, 2, 3, 4, 5]
+    lease.release()
+    assert leases.read_leases(registry._store) == []
+    _gc(registry, retention=Retention(keep_last=1))
+    assert [revision.number for revision in Registry.open(registry.url).revisions("clf")] == [5]

@@ -1,8 +1,10 @@
 """Object stores: transfers in parts, progress, and what is said when a store cannot be used."""
 
 import hashlib
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +15,7 @@ from loradeck_registry.errors import NotFoundError, PreconditionError, Unavailab
 from loradeck_registry.registry import Registry
 from loradeck_registry.store import Store
 from tests.registry.s3_server import make_bucket, open_uploads
+from tests.registry.support import make_manifest
 
 SIZE = 21 << 20
 
@@ -122,3 +125,32 @@ def test_two_prefixes_of_a_bucket_are_two_registries(bucket: str) -> None:
 def test_part_size_fits_the_largest_files() -> None:
     assert store_module.PART * 10_000 >= 160_000_000_000
     assert isinstance(open_store("memory://x"), Store)
+
+
+def test_files_of_a_revision_move_at_once(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Up and down: each of four waits until all are under way."""
+    registry = Registry.init(f"s3://{bucket}/registry")
+    files = {}
+    for number in range(4):
+        files[f"part-{number}.txt"] = tmp_path / f"part-{number}.txt"
+        files[f"part-{number}.txt"].write_text(str(number))
+    together = threading.Barrier(4, timeout=20)
+    put_file, chunks = registry._store.put_file, registry._store.chunks
+
+    def put_together(*arguments: Any) -> None:
+        together.wait()
+        put_file(*arguments)
+
+    def read_together(key: str) -> Iterator[bytes]:
+        together.wait()
+        return chunks(key)
+
+    monkeypatch.setattr(registry._store, "put_file", put_together)
+    monkeypatch.setattr(registry._store, "chunks", read_together)
+    told: list[int] = []
+    revision = registry.push("many", make_manifest(files), files, progress=told.append)
+    assert sum(told) == revision.manifest.size
+    told.clear()
+    registry.pull(revision, tmp_path / "out", progress=told.append)
+    assert sum(told) == revision.manifest.size
+    assert (registry.local(revision) / "part-3.txt").read_text() == "3"

@@ -9,6 +9,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -55,8 +56,11 @@ class Cache:
                     os.utime(final)
                 return final
             with self.aside() as folder, self._holding([file.sha256 for file in manifest.files]):
-                for file in manifest.files:
-                    blob = self._file(store, file, f"{file.path} of {what}", progress)
+                with ThreadPoolExecutor(store.files_at_once) as pool:
+                    blobs = pool.map(
+                        lambda file: self._file(store, file, f"{file.path} of {what}", progress), manifest.files
+                    )
+                for file, blob in zip(manifest.files, blobs, strict=True):
                     target = folder / file.path
                     target.parent.mkdir(parents=True, exist_ok=True)
                     link(blob, target)
