@@ -9,6 +9,7 @@ import pytest
 
 import loradeck.adapters.v1 as adapters
 import loradeck.inference.v1 as inference
+from loradeck_registry.cache.eviction import evict
 from loradeck_registry.collecting import CollectReport
 from loradeck_registry.errors import NotFoundError
 from loradeck_registry.leases import read_leases
@@ -113,3 +114,18 @@ async def test_registry_that_cannot_be_written_does_not_keep_an_adapter_from_bei
     leases.write_text("in the way")
     assert await ask(running, "clf") == 1
     assert any("no lease in the registry" in record.message for record in caplog.records)
+
+
+async def test_files_stay_in_the_cache_while_loaded_and_may_go_afterwards(start: Start, deck: Deck) -> None:
+    running = await start()
+    revision = deck.registry.resolve("clf@1")
+    folder = deck.cache / "revisions" / revision.digest.removeprefix("sha256:")
+    assert await ask(running, "clf@1") == 1
+    await asyncio.to_thread(evict, deck.cache, 0)
+    assert folder.is_dir(), "the files of a loaded adapter were evicted"
+    await running.admin.UnloadAdapter(adapters.UnloadAdapterRequest(adapter="clf@1"))
+    begin = time.monotonic()
+    while folder.is_dir():
+        assert time.monotonic() - begin < 5, "the cache still takes the files for used"
+        await asyncio.to_thread(evict, deck.cache, 0)
+    assert await ask(running, "clf@1") == 1

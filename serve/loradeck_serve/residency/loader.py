@@ -45,6 +45,8 @@ class AdapterLoader:
         self._probe = probe
         self._allow_indistinct = allow_indistinct
         self._prepared: dict[str, EngineAdapter] = {}
+        self._going: dict[str, asyncio.Future[None]] = {}
+        """Revisions whose files are just being given up to the cache, by digest."""
         self._numbers = itertools.count(1)
 
     def is_local(self, revision: Revision) -> bool:
@@ -54,6 +56,9 @@ class AdapterLoader:
     async def prepare(self, revision: Revision) -> None:
         """Fetch, verify and check. Raises PreconditionError with the defect's reason, NotFoundError, DamagedError."""
         self._base.check_compatible(revision)
+        if (going := self._going.get(revision.digest)) is not None:
+            # Otherwise the cache would be told last that nobody uses the files.
+            await asyncio.wait([going])
         if self._hold is not None:
             if self.is_local(revision):
                 self._hold.begin(revision.digest)
@@ -86,9 +91,14 @@ class AdapterLoader:
         await self._engine.get().unload(revision.digest)
 
     def released(self, revision: Revision) -> None:
-        """The revision is neither loaded nor being loaded: others may delete it from the registry."""
+        """The revision is neither loaded nor being loaded: the registry may delete it, and the cache evict its files."""
         if self._hold is not None:
             self._hold.release(revision.digest)
+        if self._registry is not None:
+            digest = revision.digest
+            going = asyncio.get_running_loop().run_in_executor(self._executor, self._registry.let_go, revision)
+            self._going[digest] = going
+            going.add_done_callback(lambda _: self._going.pop(digest, None))
 
     async def _run_probe(self, revision: Revision, added_token_ids: tuple[int, ...]) -> ProbeResult:
         probe = Probe.model_validate(revision.manifest.probe)
