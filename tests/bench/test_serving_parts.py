@@ -1,5 +1,6 @@
 """Parts of the serving benchmarks: random adapters, prompts, the engines' figures, the cliff's rows, the commands."""
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -148,20 +149,19 @@ def test_cliff_rows_have_the_reports_names() -> None:
         RequestRecord(0, "a", "generate", 0, 0.0, sent=0.0, first=0.1, end=4.0, status="ok", queue_seconds=0.2),
         RequestRecord(1, "b", "generate", 0, 2.0, sent=2.0, first=2.1, end=3.0, status="ok", queue_seconds=0.2),
     ]
-    summary = {
-        "ttft_ms": {"p50": 10.0, "p99": 20.0}, "latency_ms": {"p50": 2500.0}, "requests": 2, "failed": 0,
-        "schedule_delay_ms": {"p99": 1.0}, "errors": {},
+    few = cliff_row(records, 4, 4, rate=2.0)
+    slower = [dataclasses.replace(record, first=record.intended + 0.15) for record in records]
+    many = cliff_row(slower, 64, 4, rate=2.0)
+    assert {key: few[key] for key in ("adapters", "slots", "failed", "requests")} == {
+        "adapters": 4, "slots": 4, "failed": 0, "requests": 2,
     }  # fmt: skip
-    few = cliff_row(summary, records, 4, 4)
-    many = cliff_row(summary | {"ttft_ms": {"p50": 11.0, "p99": 30.0}}, records, 64, 4)
-    assert {key: few[key] for key in ("adapters", "slots", "ttft_p50_ms", "ttft_p99_ms", "queue_p99_ms")} == {
-        "adapters": 4, "slots": 4, "ttft_p50_ms": 10.0, "ttft_p99_ms": 20.0, "queue_p99_ms": 200.0,
-    }  # fmt: skip
-    # Until the second is sent, only the first one is under way.
-    assert few["in_flight"] == 1.0
-    assert cliff_ratio([many, few]) == 1.5
+    times = [few[key] for key in ("ttft_p50_ms", "ttft_p99_ms", "queue_p99_ms", "latency_p50_ms")]
+    assert times == pytest.approx([100.0, 100.0, 200.0, 2500.0])
+    # Two a second, each for two and a half.
+    assert few["in_flight"] == pytest.approx(5.0)
+    assert cliff_ratio([many, few]) == pytest.approx(1.5)
     with pytest.raises(PreconditionError, match="64 adapters"):
-        cliff_row(summary | {"ttft_ms": None}, records, 64, 4)
+        cliff_row([dataclasses.replace(record, status="internal") for record in records], 64, 4, rate=2.0)
     result = {"rows": [few, many], "rate_requests_per_s": 9.0, "share_of_saturation": 0.6}
     assert cliff_table(result).row_count == 2
 

@@ -14,11 +14,11 @@ from loradeck_bench.asking import connect
 from loradeck_bench.load.generator import Ask, LoadRun
 from loradeck_bench.load.plan import LoadPlan
 from loradeck_bench.load.record import RequestRecord
-from loradeck_bench.load.run import run_load, warm_up
+from loradeck_bench.load.run import warm_up
 from loradeck_bench.load.summary import spread, summarise
 from loradeck_bench.serving.asking import PromptAsker, prompt_subjects
 from loradeck_bench.serving.prompts import make_prompts
-from loradeck_bench.serving.rounds import run_fast
+from loradeck_bench.serving.rounds import run_fast, turns
 from loradeck_bench.serving.stage import Stage, circumstances, stage
 from loradeck_client import AsyncClient, Sampling
 from loradeck_registry.errors import PreconditionError
@@ -31,11 +31,13 @@ STEPS = ("make adapters", "start the server", "measure")
 
 @dataclass(frozen=True)
 class CliffPlan:
-    """What is measured: `multiples` of `slots` adapters, each for `seconds`, at `share` of the saturation."""
+    """What is measured: `multiples` of `slots` adapters, at `share` of the saturation."""
 
     slots: int = 4
     multiples: tuple[int, ...] = (1, 4, 16)
     seconds: float = 30.0
+    """Of load for each row, in `stretches` that take turns with those of the other rows."""
+    stretches: int = 3
     saturation_seconds: float = 10.0
     share: float = 0.6
     concurrency: int = 64
@@ -95,13 +97,15 @@ async def measure_on_server(
         first = await saturation(plan.slots)
         last = await saturation(plan.slots * max(plan.multiples))
         rate = plan.share * first
-        rows = []
-        for multiple in plan.multiples:
+        records: dict[int, list[RequestRecord]] = {multiple: [] for multiple in plan.multiples}
+        # Warm-up is what has been asked so far.
+        for number, multiple in turns(plan.stretches, plan.multiples, warm_up=False):
             subjects = prompt_subjects(names[: multiple * plan.slots], prompts, plan.max_tokens)
-            load = LoadPlan(subjects, plan.seconds, rate=rate, popularity="uniform", warm_up=0)
-            summary, records = await run_load(PromptAsker(client, subjects), load)
-            rows.append(cliff_row(summary, records, multiple * plan.slots, plan.slots))
-            say(f"{rows[-1]['adapters']} adapters: time to first token p99 {rows[-1]['ttft_p99_ms']:.0f} ms")
+            load = LoadPlan(subjects, plan.seconds / plan.stretches, rate=rate, popularity="uniform", seed=number)
+            run = LoadRun(PromptAsker(client, subjects))
+            await run.open_loop(load.scheduled())
+            records[multiple] += run.records
+        rows = [cliff_row(found, multiple * plan.slots, plan.slots, rate) for multiple, found in records.items()]
     return {
         "rows": rows,
         "saturation_requests_per_s": first,
@@ -139,8 +143,9 @@ async def find_saturation(ask: Ask, plan: LoadPlan) -> float:
     return within / plan.duration
 
 
-def cliff_row(summary: dict[str, Any], records: Sequence[RequestRecord], adapters: int, slots: int) -> dict[str, Any]:
-    """One row of the result from the summary of its load. Raises PreconditionError if nothing was answered."""
+def cliff_row(records: Sequence[RequestRecord], adapters: int, slots: int, rate: float) -> dict[str, Any]:
+    """One row of the result from its requests, sent at `rate`. Raises PreconditionError if nothing was answered."""
+    summary = summarise(records)
     times = summary["ttft_ms"]
     if times is None:
         raise PreconditionError(f"no request to {adapters} adapters was answered: {summary['errors']}")
@@ -153,18 +158,12 @@ def cliff_row(summary: dict[str, Any], records: Sequence[RequestRecord], adapter
         "ttft_p99_ms": times["p99"],
         "queue_p99_ms": queue["p99"],
         "latency_p50_ms": summary["latency_ms"]["p50"],
-        "in_flight": in_flight(records),
+        # Little's law.
+        "in_flight": rate * summary["latency_ms"]["mean"] / 1000,
         "requests": summary["requests"],
         "failed": summary["failed"],
         "client_delay_p99_ms": summary["schedule_delay_ms"]["p99"],
     }
-
-
-def in_flight(records: Sequence[RequestRecord]) -> float:
-    """Requests under way on average between the first intended send and the last: what slots are shared by."""
-    last = max(record.intended for record in records)
-    inside = sum(min(record.end, last) - record.intended for record in records if record.end is not None)
-    return float(inside / last) if last else 0.0
 
 
 def cliff_ratio(rows: Sequence[dict[str, Any]]) -> float:

@@ -10,12 +10,12 @@ T = TypeVar("T")
 RESAMPLES = 1000
 
 
-def turns(rounds: int, arms: Sequence[T]) -> Iterator[tuple[int, T]]:
+def turns(rounds: int, arms: Sequence[T], *, warm_up: bool = True) -> Iterator[tuple[int, T]]:
     """Each arm once per round, in turn forwards and backwards, so that nobody always comes after the same neighbour.
 
-    The first round, -1, is a warm-up.
+    With `warm_up` there is one round before the first, -1.
     """
-    for number in range(-1, rounds):
+    for number in range(-1 if warm_up else 0, rounds):
         for arm in arms if number % 2 else arms[::-1]:
             yield number, arm
 
