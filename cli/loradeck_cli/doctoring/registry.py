@@ -133,6 +133,8 @@ def base(text: str, found: Registry | None) -> Result:
 
 def folder_base(folder: Path) -> Result:
     """A model folder: configuration, safetensors, tokenizer."""
+    if not folder.is_dir():
+        return "failed", f"there is no folder {folder}", "name a model folder with dir:PATH"
     weights = sorted(folder.glob("*.safetensors"))
     missing = [name for name in ("config.json", "tokenizer_config.json") if not (folder / name).is_file()]
     missing += [] if weights else ["*.safetensors"]
