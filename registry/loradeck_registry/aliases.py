@@ -12,6 +12,7 @@ from typing import Any
 from loradeck_registry import changes, layout
 from loradeck_registry.errors import ConflictError, InvalidError, NotFoundError, PreconditionError
 from loradeck_registry.log import NumberedLog
+from loradeck_registry.secrets import check_no_secret
 from loradeck_registry.store import Store
 
 _ATTEMPTS = 200
@@ -222,6 +223,7 @@ def caller() -> str:
 
 
 def _record(targets: Sequence[Weighted], who: str, why: str) -> dict[str, Any]:
+    check_no_secret([who, why], "alias")
     return {
         "format": 1,
         "targets": [{"revision": t.revision, "digest": t.digest, "weight": t.weight} for t in targets],

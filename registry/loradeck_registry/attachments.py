@@ -11,6 +11,7 @@ from loradeck_registry.aliases import caller
 from loradeck_registry.errors import ConflictError, InvalidError
 from loradeck_registry.log import NumberedLog
 from loradeck_registry.reference import check_name
+from loradeck_registry.secrets import check_no_secret
 from loradeck_registry.store import Store
 
 AttachmentKind = Literal["evaluation", "tag", "note", "signature"]
@@ -30,7 +31,11 @@ class Attachment:
 
 
 def attach(store: Store, digest: str, kind: AttachmentKind, content: Mapping[str, Any], *, who: str = "") -> Attachment:
-    """Add an entry to a revision's log of this kind. Raises ConflictError after very many collisions."""
+    """Add an entry to a revision's log of this kind.
+
+    Raises InvalidError (SECRET) if the content looks like one, ConflictError after very many collisions.
+    """
+    check_no_secret(content, kind)
     log = NumberedLog(store, layout.attachments(digest, kind))
     record = {
         "format": 1, "who": who or caller(), "when": datetime.now(UTC).isoformat(), "content": dict(content),

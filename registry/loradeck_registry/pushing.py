@@ -16,6 +16,7 @@ from loradeck_registry.manifest import Manifest
 from loradeck_registry.pointing import Pointing
 from loradeck_registry.reference import check_alias, check_name
 from loradeck_registry.revision import FORMAT, Revision
+from loradeck_registry.secrets import check_no_secret
 from loradeck_registry.store import Progress
 from loradeck_registry.uploading import Upload
 
@@ -43,9 +44,9 @@ class Pushing(Pointing):
         too, are not sent again. Weights of a full checkpoint are stored as differences to those of its base where that
         wins; `base_folder` is a local folder of the base, if one is at hand. `progress` is told the bytes of each chunk
         of a file that is done with, however few were sent, from any thread. Pushing the manifest of the newest revision
-        again returns that revision. Raises InvalidError (bad name, file refused), PreconditionError (file differs from
-        the manifest, KIND_CHANGED, GATE_FAILED for a protected `alias`, not writable). Whatever fails, readers never
-        see part of a revision.
+        again returns that revision. Raises InvalidError (bad name, file refused, SECRET), PreconditionError (file
+        differs from the manifest, KIND_CHANGED, GATE_FAILED for a protected `alias`, not writable). Whatever fails,
+        readers never see part of a revision.
         """
         check_name(name)
         if alias is not None:
@@ -54,6 +55,8 @@ class Pushing(Pointing):
             odd = sorted(set(files) ^ {file.path for file in manifest.files})
             raise InvalidError(f"manifest and files differ: {', '.join(odd)}", field="files")
         self._check_kind(name, manifest)
+        check_no_secret(manifest.model_dump(mode="json", exclude={"files"}), "manifest")
+        check_no_secret([author, reason], "record")
         for file in manifest.files:
             check_file(file.path, files[file.path])
         digest = manifest.digest()

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from loradeck_cli.main import main
 from loradeck_registry.registry import Registry
+from tests.registry.s3_server import make_bucket
 
 pytest.importorskip("torch", reason="needs the train extra")
 
@@ -16,15 +18,15 @@ pytest.importorskip("torch", reason="needs the train extra")
 class Command:
     """Runs `loradeck registry …` in this process."""
 
-    def __init__(self, url: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-        self.url: Path | None = url
+    def __init__(self, url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        self.url: str | None = url
         self._capsys = capsys
         self._monkeypatch = monkeypatch
 
     def __call__(self, *arguments: object, code: int = 0) -> str:
         """Standard output, or the error line where a failure is expected."""
         if self.url is not None:
-            self._monkeypatch.setenv("LORADECK_REGISTRY", str(self.url))
+            self._monkeypatch.setenv("LORADECK_REGISTRY", self.url)
         self._capsys.readouterr()
         self._monkeypatch.setattr("sys.argv", ["loradeck", "registry", *map(str, arguments)])
         try:
@@ -41,10 +43,19 @@ class Command:
         return json.loads(self(*arguments, "--json", "-"))
 
 
-@pytest.fixture
-def run(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
+@pytest.fixture(params=["folder", "s3"])
+def run(
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Command:
     """The command on a registry that does not exist yet."""
-    return Command(tmp_path / "registry", capsys, monkeypatch)
+    if request.param == "folder":
+        return Command(str(tmp_path / "registry"), capsys, monkeypatch)
+    bucket = f"cli-{uuid.uuid4().hex}"
+    make_bucket(request.getfixturevalue("s3"), bucket)
+    return Command(f"s3://{bucket}/registry", capsys, monkeypatch)
 
 
 @pytest.fixture
@@ -111,7 +122,7 @@ def test_tables_for_people(run: Command, tiny_base: Path, adapter: Path, task: P
 def test_json_goes_to_a_file_beside_the_table(run: Command, tmp_path: Path) -> None:
     output = run("init", "--json", tmp_path / "out.json")
     assert "registry at" in output
-    assert json.loads((tmp_path / "out.json").read_text()) == {"registry": str(tmp_path / "registry")}
+    assert json.loads((tmp_path / "out.json").read_text()) == {"registry": run.url}
 
 
 def test_registry_option_wins_and_is_needed(run: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
