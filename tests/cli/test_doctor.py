@@ -20,7 +20,7 @@ from loradeck_cli.doctoring import registry as registry_checks
 from loradeck_cli.doctoring.check import Check, examine
 from loradeck_registry.errors import PreconditionError
 from loradeck_registry.registry import Registry
-from loradeck_registry.store import Store
+from loradeck_registry.stores.store import Store
 from loradeck_serve.config import Address, ServerConfig
 from tests.cli.test_health import Door, door
 
@@ -70,7 +70,7 @@ def test_lease_of_the_write_check_is_given_back(registry: str) -> None:
 
 
 def test_store_on_which_every_racing_writer_wins_is_found(registry: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def overwrite(store: Store, key: str, content: bytes) -> bool:
+    def overwrite(store: Store, key: str, content: bytes, **_: object) -> bool:
         obstore.put(store._store, key, content, mode="overwrite")
         return True
 
@@ -91,7 +91,14 @@ def test_pin_of_an_unknown_adapter_is_found(registry: str) -> None:
     checks = list(registry_checks.registry(registry, False, config))
     assert found(checks, "pin clf@prod").state == "failed"
     assert found(checks, "base").state == "failed"
-    assert "config.json" in found(checks, "base").found
+    assert "no folder" in found(checks, "base").found
+
+
+def test_base_folder_without_weights_is_found(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    state, text = registry_checks.base(f"dir:{tmp_path}", None)[:2]
+    assert state == "failed"
+    assert text.endswith("lacks tokenizer_config.json, *.safetensors")
 
 
 def test_base_of_a_registry_without_a_registry_is_found() -> None:
