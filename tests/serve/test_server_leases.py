@@ -10,11 +10,11 @@ import pytest
 import loradeck.adapters.v1 as adapters
 import loradeck.inference.v1 as inference
 from loradeck_registry.cache.eviction import evict
-from loradeck_registry.collecting import CollectReport
+from loradeck_registry.collection.collecting import CollectReport
+from loradeck_registry.collection.leases import read_leases
+from loradeck_registry.collection.retention import Retention
 from loradeck_registry.errors import NotFoundError
-from loradeck_registry.leases import read_leases
 from loradeck_registry.registry import Registry
-from loradeck_registry.retention import Retention
 from loradeck_serve.residency.hold import RegistryHold
 from tests.serve.conftest import Running, Start
 from tests.serve.deck import Deck

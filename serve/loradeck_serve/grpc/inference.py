@@ -38,14 +38,14 @@ class InferenceServicer(inference.InferenceServiceServicer):
 
     async def AnswerLong(self, request: inference.AnswerLongRequest, context: Any) -> None:
         """See the proto."""
-        events = self._answer.long(current_call.get(), converters.answer_request(request))
+        events = await self._answer.long(current_call.get(), converters.answer_request(request))
         async with aclosing(events):
             async for event in events:
                 await context.write(converters.answer_long_response(event))
 
     async def Generate(self, request: inference.GenerateRequest, context: Any) -> None:
         """See the proto."""
-        events = self._generate.generate(current_call.get(), converters.generate_request(request))
+        events = await self._generate.generate(current_call.get(), converters.generate_request(request))
         async with aclosing(events):
             async for event in events:
                 await context.write(converters.generate_response(event))

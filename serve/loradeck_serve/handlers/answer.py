@@ -25,16 +25,16 @@ class AnswerHandler:
     async def short(self, call: Call, request: AnswerRequest) -> Final:
         """The whole answer at once, stripped of surrounding white space."""
         final: Final | None = None
-        async with aclosing(self._run(call, request, "short_qa")) as events:
+        async with aclosing(await self._run(call, request, "short_qa")) as events:
             async for event in events:
                 if isinstance(event, Final):
                     final = event
         assert final is not None
         return Final(final.text.strip(), final.finish, final.provenance, final.usage)
 
-    def long(self, call: Call, request: AnswerRequest) -> AsyncGenerator[Chunk | Final]:
-        """The answer in chunks, then one Final."""
-        return self._run(call, request, "long_qa")
+    async def long(self, call: Call, request: AnswerRequest) -> AsyncGenerator[Chunk | Final]:
+        """The answer in chunks, then one Final. Raises what is wrong with the request before anything is generated."""
+        return await self._run(call, request, "long_qa")
 
     async def _run(
         self, call: Call, request: AnswerRequest, kind: Literal["short_qa", "long_qa"]
@@ -50,7 +50,4 @@ class AnswerHandler:
         values = {"question": request.question, "context": request.context}
         prompt = await self._tokenizers.render(target.task, {f: values[f] for f in target.task.fields})
         field = "context" if len(request.context) >= len(request.question) else "question"
-        running = self._generation.run(call, target, prompt, request.sampling, field, stream=kind == "long_qa")
-        async with aclosing(running) as events:
-            async for event in events:
-                yield event
+        return self._generation.run(call, target, prompt, request.sampling, field, stream=kind == "long_qa")

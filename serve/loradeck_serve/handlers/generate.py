@@ -1,7 +1,6 @@
 """Generate: any task of kind `generate`, a raw prompt, or a message to the base."""
 
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
 
 from loradeck_registry.errors import InvalidError
 from loradeck_serve.config import Limits
@@ -22,7 +21,7 @@ class GenerateHandler:
         self._limits = limits
 
     async def generate(self, call: Call, request: GenerateRequest) -> AsyncGenerator[Chunk | Final]:
-        """The text in chunks, then one Final."""
+        """The text in chunks, then one Final. Raises what is wrong with the request before anything is generated."""
         given = [n for n in ("fields", "prompt", "message") if getattr(request, n) is not None]
         if len(given) != 1:
             raise InvalidError("give exactly one of `fields`, `prompt`, `message`", reason="EMPTY_FIELD", field="input")
@@ -31,9 +30,7 @@ class GenerateHandler:
         prompt, field = await self._prompt(target, request)
         if not prompt.token_ids:
             raise InvalidError(f"`{field}` renders to an empty prompt", reason="EMPTY_FIELD", field=field)
-        async with aclosing(self._generation.run(call, target, prompt, request.sampling, field)) as events:
-            async for event in events:
-                yield event
+        return self._generation.run(call, target, prompt, request.sampling, field)
 
     async def _prompt(self, target: Target, request: GenerateRequest) -> tuple[Rendered, str]:
         if request.prompt is not None:

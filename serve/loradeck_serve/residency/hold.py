@@ -9,8 +9,8 @@ from collections.abc import Callable, Collection, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from loradeck_registry.collection.leases import TTL, Lease
 from loradeck_registry.errors import LoradeckError
-from loradeck_registry.leases import TTL, Lease
 from loradeck_registry.registry import Registry
 
 _log = logging.getLogger(__name__)

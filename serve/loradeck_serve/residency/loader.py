@@ -91,7 +91,7 @@ class AdapterLoader:
         await self._engine.get().unload(revision.digest)
 
     def released(self, revision: Revision) -> None:
-        """The revision is neither loaded nor being loaded: the registry may delete it, and the cache evict its files."""
+        """The revision is neither loaded nor being loaded: the registry may delete it, the cache evict its files."""
         if self._hold is not None:
             self._hold.release(revision.digest)
         if self._registry is not None:
