@@ -15,8 +15,8 @@ LAYER = "loradeck_layer"
 """Attribute of a LoRA layer: its number among `_layers`."""
 
 _layers: list[Any] = []
-_calls: list[tuple[Any, ...]] = []
-"""Of each layer that is linear, its wrapper's operation, its stacks and its slices; vLLM fills stacks in place."""
+"""Of a linear layer its wrapper's operation, its stacks (vLLM fills them in place) and its slices, which saves looking
+them up in every step; of an embedding the layer itself."""
 
 _state: Any = None
 _library: Any = None
@@ -46,7 +46,7 @@ def compilation_kept() -> Iterator[None]:
 
 def add_lora(y: Tensor, x: Tensor, layer: int) -> None:
     """Add the adapters' part of a LoRA layer, by its number, to `y` in place."""
-    add, a, b, slices = _calls[layer]
+    add, a, b, slices = _layers[layer]
     add(y, x, a, b, 1.0, slices)
 
 
@@ -117,17 +117,10 @@ def attach(manager: Any, state: Any) -> None:
 
     _state = state
     for module in manager.modules.values():
-        if isinstance(module, (BaseLinearLayerWithLoRA, VocabParallelEmbeddingWithLoRA)):
+        if isinstance(module, BaseLinearLayerWithLoRA):
+            operation = module.punica_wrapper.add_lora_linear
+            setattr(module, LAYER, len(_layers))
+            _layers.append((operation, module.lora_a_stacked, module.lora_b_stacked, module.output_slices))
+        elif isinstance(module, VocabParallelEmbeddingWithLoRA):
             setattr(module, LAYER, len(_layers))
             _layers.append(module)
-            linear = isinstance(module, BaseLinearLayerWithLoRA)
-            _calls.append(
-                (
-                    module.punica_wrapper.add_lora_linear,
-                    module.lora_a_stacked,
-                    module.lora_b_stacked,
-                    module.output_slices,
-                )
-                if linear
-                else ()
-            )
