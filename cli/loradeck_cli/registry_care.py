@@ -10,10 +10,10 @@ import click
 
 from loradeck_cli import registry_output as output
 from loradeck_cli.registry_options import registry_options
-from loradeck_registry.collecting import CollectReport
+from loradeck_registry.collection.collecting import CollectReport
+from loradeck_registry.collection.retention import Retention
 from loradeck_registry.errors import InvalidError
 from loradeck_registry.registry import Registry
-from loradeck_registry.retention import Retention
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 

@@ -10,9 +10,9 @@ from rich.table import Table
 
 from loradeck_cli.registry_output import human, line
 from loradeck_registry.aliases import AliasEntry
-from loradeck_registry.comparing import Comparison
 from loradeck_registry.query import Lineage
 from loradeck_registry.registry import Revision
+from loradeck_registry.transfer.comparing import Comparison
 from loradeck_registry.verify import VerifyReport
 
 

@@ -46,8 +46,8 @@ def import_(
     if name is None or base is None:
         raise InvalidError("to import a folder, give NAME, SOURCE and --base", field="base")
     from loradeck_registry.bases import resolve_base
-    from loradeck_registry.importing import import_folder
     from loradeck_registry.publish import read_json_file
+    from loradeck_registry.transfer.importing import import_folder
 
     task = None if task_path is None else checked_task(read_json_file(task_path, "task"))
     with output.progress(f"reading {source}"):
@@ -80,7 +80,7 @@ def _import_bundle(
     task_path: Path | None,
     settings: Mapping[str, Any],
 ) -> None:
-    from loradeck_registry.bundle import read_bundle
+    from loradeck_registry.transfer.bundle import read_bundle
 
     odd = [key for key in ("dtype", "initial", "dry_run", "licence") if settings[key]]
     odd += [key for key, value in (("base", base), ("task", task_path)) if value is not None]
@@ -106,7 +106,7 @@ def export(url: str, json_path: str | None, reference: str, destination: Path, f
     notes: list[str] = []
     with output.progress(f"writing {destination}"):
         if form == "bundle":
-            from loradeck_registry.bundle import write_bundle
+            from loradeck_registry.transfer.bundle import write_bundle
 
             write_bundle(registry, revision, destination)
         else:
@@ -123,8 +123,8 @@ def export(url: str, json_path: str | None, reference: str, destination: Path, f
 
 def _export_peft(registry: Registry, revision: Revision, destination: Path, base: str | None) -> list[str]:
     from loradeck_registry.bases import resolve_base
-    from loradeck_registry.exporting import export_peft
     from loradeck_registry.shapes import read_shapes
+    from loradeck_registry.transfer.exporting import export_peft
 
     stated = revision.manifest.base.reference
     if base is None and stated.startswith("dir:"):
@@ -139,7 +139,7 @@ def _export_peft(registry: Registry, revision: Revision, destination: Path, base
 @registry_options
 def diff(url: str, json_path: str | None, left: str, right: str) -> None:
     """Compare two revisions: manifest fields, files, and how far the weights are apart."""
-    from loradeck_registry.comparing import compare
+    from loradeck_registry.transfer.comparing import compare
 
     registry = Registry.open(url)
     one, two = registry.resolve(left), registry.resolve(right)

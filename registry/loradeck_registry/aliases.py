@@ -13,7 +13,7 @@ from loradeck_registry import changes, layout
 from loradeck_registry.errors import ConflictError, InvalidError, NotFoundError, PreconditionError
 from loradeck_registry.log import NumberedLog
 from loradeck_registry.secrets import check_no_secret
-from loradeck_registry.store import Store
+from loradeck_registry.stores.store import Store
 
 _ATTEMPTS = 200
 

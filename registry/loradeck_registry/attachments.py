@@ -12,7 +12,7 @@ from loradeck_registry.errors import ConflictError, InvalidError
 from loradeck_registry.log import NumberedLog
 from loradeck_registry.reference import check_name
 from loradeck_registry.secrets import check_no_secret
-from loradeck_registry.store import Store
+from loradeck_registry.stores.store import Store
 
 AttachmentKind = Literal["evaluation", "tag", "note", "signature"]
 KINDS: tuple[AttachmentKind, ...] = ("evaluation", "tag", "note", "signature")

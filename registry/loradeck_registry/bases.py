@@ -15,7 +15,7 @@ from loradeck_registry.manifest import BaseIdentity, Manifest
 from loradeck_registry.reference import BaseReference, check_name
 from loradeck_registry.registry import Registry, Revision
 from loradeck_registry.reserve import reserve_rows
-from loradeck_registry.store import Transfer
+from loradeck_registry.stores.store import Transfer
 
 __all__ = ["ResolvedBase", "add_base", "identify_base", "resolve_base"]
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from loradeck_registry import layout
 from loradeck_registry.log import decode, encode
-from loradeck_registry.store import Store
+from loradeck_registry.stores.store import Store
 
 OVERLAP = timedelta(minutes=2)
 """How far apart the clocks of writers and readers, and a marker and its entry, may be."""

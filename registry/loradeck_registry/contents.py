@@ -10,7 +10,7 @@ from loradeck_registry.delta.decoding import read_delta
 from loradeck_registry.delta.record import Stored, is_whole, read_record
 from loradeck_registry.errors import DamagedError, NotFoundError
 from loradeck_registry.manifest import File
-from loradeck_registry.store import Progress, Store, damaged
+from loradeck_registry.stores.store import Progress, Store, damaged
 
 Sources = Callable[[Stored], Path]
 """Gives a local copy of a blob that the store keeps whole. Raises NotFoundError, DamagedError."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from loradeck_registry import layout
 from loradeck_registry.errors import DamagedError
-from loradeck_registry.store import Store
+from loradeck_registry.stores.store import Store
 
 
 class NumberedLog:

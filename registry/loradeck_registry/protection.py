@@ -10,7 +10,7 @@ from loradeck_registry.attachments import metrics
 from loradeck_registry.errors import ConflictError, PreconditionError
 from loradeck_registry.gates import Rule
 from loradeck_registry.log import NumberedLog
-from loradeck_registry.store import Store
+from loradeck_registry.stores.store import Store
 
 
 def protect(store: Store, name: str, alias: str, texts: Sequence[str], *, who: str = "") -> None:

@@ -14,7 +14,7 @@ from loradeck_registry.identity import read_config
 from loradeck_registry.manifest import Lora, Manifest
 from loradeck_registry.registry import Registry, Revision, parse_manifest
 from loradeck_registry.servable import CONFIG, MODEL, NEW_TOKENS, check_adapter, read_shapes
-from loradeck_registry.store import Transfer
+from loradeck_registry.stores.store import Transfer
 from loradeck_registry.weights import open_all
 
 

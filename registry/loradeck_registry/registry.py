@@ -5,15 +5,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from loradeck_registry import changes, layout
-from loradeck_registry.addresses import open_store
 from loradeck_registry.cache import Cache, default_folder
 from loradeck_registry.changes import Change
 from loradeck_registry.errors import NotFoundError, PreconditionError
-from loradeck_registry.fetching import Fetching
 from loradeck_registry.log import decode, encode
-from loradeck_registry.pushing import Pushing
+from loradeck_registry.parts.fetching import Fetching
+from loradeck_registry.parts.pushing import Pushing
 from loradeck_registry.revision import FORMAT, Revision, parse_manifest
 from loradeck_registry.signing import Trust
+from loradeck_registry.stores.addresses import open_store
 
 __all__ = ["Registry", "Revision", "parse_manifest"]
 

@@ -12,7 +12,7 @@ from loradeck_registry.delta.record import DeltaRecord, read_record
 from loradeck_registry.errors import LoradeckError, NotFoundError
 from loradeck_registry.log import decode
 from loradeck_registry.manifest import Manifest
-from loradeck_registry.store import Store
+from loradeck_registry.stores.store import Store
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from datetime import timedelta
 from pathlib import Path
 
 from loradeck_registry import layout
+from loradeck_registry.collection.retention import Retention
 from loradeck_registry.registry import Registry
-from loradeck_registry.retention import Retention
-from loradeck_registry.store import Store
+from loradeck_registry.stores.store import Store
 from tests.registry.support import push, push_base, push_full
 
 OPERATIONS = ("put_if_absent", "put_file", "size", "keys", "items", "get", "delete")

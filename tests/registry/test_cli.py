@@ -11,6 +11,7 @@ import pytest
 from loradeck_cli.main import main
 from loradeck_registry.registry import Registry
 from tests.registry.s3_server import make_bucket
+from tests.registry.support import objects, overwrite
 
 pytest.importorskip("torch", reason="needs the train extra")
 
@@ -222,8 +223,9 @@ class TestMistakes:
         assert "config.json" in _one_line(output)
 
     def test_damage_fails_verify_and_names_the_object(self, run: Command, tmp_path: Path) -> None:
-        blob = next(path for path in (tmp_path / "registry" / "blobs").rglob("*") if path.is_file())
-        blob.write_bytes(b"rot")
+        assert run.url is not None
+        registry = Registry.open(run.url)
+        overwrite(registry, next(key for key in objects(registry) if key.startswith("blobs/")), b"rot")
         assert "1 damaged" in run("verify", code=1)
         assert "damaged" in _one_line(run("pull", "clf", tmp_path / "out", code=1))
 

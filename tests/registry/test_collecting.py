@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 
-from loradeck_registry import layout, leases
-from loradeck_registry.collecting import CollectReport, collect
+from loradeck_registry import layout
+from loradeck_registry.collection import leases
+from loradeck_registry.collection.collecting import CollectReport, collect
+from loradeck_registry.collection.retention import Retention
 from loradeck_registry.errors import NotFoundError, PreconditionError
 from loradeck_registry.log import encode
 from loradeck_registry.registry import Registry, Revision
-from loradeck_registry.retention import Retention
 from tests.registry.support import flip, make_files, make_manifest, objects, overwrite, push, remove
 
 NOW = timedelta(0)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from loradeck_registry.conversion import Conversion, convert_adapter
 from loradeck_registry.errors import InvalidError, NotFoundError, PreconditionError
 from loradeck_registry.servable import check_adapter, read_shapes
+from loradeck_registry.transfer.conversion import Conversion, convert_adapter
 from tests.support.tiny import make_tiny_adapter, make_tiny_base
 
 torch = pytest.importorskip("torch", reason="needs the train extra")

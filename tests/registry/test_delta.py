@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from loradeck_registry import layout
-from loradeck_registry.bundle import read_bundle, write_bundle
+from loradeck_registry.collection.retention import Retention
 from loradeck_registry.delta.decoding import read_delta
 from loradeck_registry.delta.encoding import Source, make_delta
 from loradeck_registry.delta.planes import NUMBERS, PLAIN, decode, encode
@@ -19,7 +19,7 @@ from loradeck_registry.delta.record import read_record
 from loradeck_registry.errors import DamagedError, NotFoundError, PreconditionError
 from loradeck_registry.files import describe
 from loradeck_registry.registry import Registry, Revision
-from loradeck_registry.retention import Retention
+from loradeck_registry.transfer.bundle import read_bundle, write_bundle
 from loradeck_registry.weights import write_weights
 from tests.registry.support import (
     BASE,
@@ -272,7 +272,7 @@ class TestCollection:
     def test_source_that_goes_during_a_push_is_not_leaned_on(
         self, registry: Registry, base: Revision, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from loradeck_registry import uploading
+        from loradeck_registry.parts import uploading
 
         push_delta = uploading.Upload._push_delta
 

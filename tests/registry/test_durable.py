@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from loradeck_registry import durable
 from loradeck_registry.registry import Registry
+from loradeck_registry.stores import durable
 from tests.registry.support import push
 
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from loradeck_registry import addresses
-from loradeck_registry import store as store_module
-from loradeck_registry.addresses import open_store
 from loradeck_registry.errors import NotFoundError, PreconditionError, UnavailableError
 from loradeck_registry.registry import Registry
-from loradeck_registry.store import Store
+from loradeck_registry.stores import addresses
+from loradeck_registry.stores import store as store_module
+from loradeck_registry.stores.addresses import open_store
+from loradeck_registry.stores.store import Store
 from tests.registry.s3_server import make_bucket, open_uploads
 from tests.registry.support import make_manifest
 

@@ -11,14 +11,14 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from loradeck_registry.bases import ResolvedBase, add_base, resolve_base
-from loradeck_registry.bundle import read_bundle, write_bundle
-from loradeck_registry.comparing import compare
 from loradeck_registry.errors import DamagedError, InvalidError, NotFoundError, PreconditionError
-from loradeck_registry.exporting import export_peft
-from loradeck_registry.importing import import_folder
 from loradeck_registry.publish import push_folder
 from loradeck_registry.registry import Registry, Revision
 from loradeck_registry.servable import read_shapes
+from loradeck_registry.transfer.bundle import read_bundle, write_bundle
+from loradeck_registry.transfer.comparing import compare
+from loradeck_registry.transfer.exporting import export_peft
+from loradeck_registry.transfer.importing import import_folder
 from tests.registry.support import push
 from tests.registry.test_conversion import make_peft
 from tests.support.tiny import make_tiny_adapter, make_tiny_base

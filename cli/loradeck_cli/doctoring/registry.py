@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from loradeck_cli.doctoring.check import Check, Result, examine
-from loradeck_registry import layout, leases
-from loradeck_registry.addresses import open_store
+from loradeck_registry import layout
+from loradeck_registry.collection import leases
 from loradeck_registry.reference import BaseReference
 from loradeck_registry.registry import Registry
 from loradeck_registry.signing import Trust
+from loradeck_registry.stores.addresses import open_store
 
 if TYPE_CHECKING:
     from loradeck_serve.config import ServerConfig

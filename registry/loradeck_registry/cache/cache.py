@@ -22,7 +22,7 @@ from loradeck_registry.delta.record import Stored
 from loradeck_registry.errors import NotFoundError, PreconditionError
 from loradeck_registry.hashing import sha256_of
 from loradeck_registry.manifest import File, Manifest
-from loradeck_registry.store import Progress, Store
+from loradeck_registry.stores.store import Progress, Store
 
 _log = logging.getLogger(__name__)
 

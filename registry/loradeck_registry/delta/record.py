@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from loradeck_registry import layout
 from loradeck_registry.errors import DamagedError
-from loradeck_registry.store import Store
+from loradeck_registry.stores.store import Store
 
 _Hex = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 

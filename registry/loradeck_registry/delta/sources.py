@@ -12,7 +12,7 @@ from loradeck_registry.hashing import sha256_of
 from loradeck_registry.manifest import File, Manifest
 from loradeck_registry.reference import Reference
 from loradeck_registry.revision import Revision
-from loradeck_registry.store import Store
+from loradeck_registry.stores.store import Store
 from loradeck_registry.weights import weight_files
 
 

@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loradeck_registry.errors import InvalidError, NotFoundError, PreconditionError
-from loradeck_registry.lora_pairs import Pairs, completed, folded, read_pairs, refuse, scale_of, subtracted
-from loradeck_registry.new_rows import NewRows, take_new_rows
 from loradeck_registry.servable import CHANGES_BASE, CONFIG, DTYPES, MODEL, NEW_TOKENS
 from loradeck_registry.shapes import BaseShapes
+from loradeck_registry.transfer.lora_pairs import Pairs, completed, folded, read_pairs, refuse, scale_of, subtracted
+from loradeck_registry.transfer.new_rows import NewRows, take_new_rows
 from loradeck_registry.weights import Weights, check_no_empty_tensor, to_bfloat16, write_weights
 
 _NEVER = {

@@ -11,7 +11,7 @@ from loradeck_registry.manifest import Manifest, digest_of
 from loradeck_registry.reference import LATEST, PROD, Reference, check_name
 from loradeck_registry.revision import Revision, parse_manifest
 from loradeck_registry.signing import Trust
-from loradeck_registry.store import Store, damaged
+from loradeck_registry.stores.store import Store, damaged
 
 
 class Reading:

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from loradeck_registry.lora_pairs import Pairs
 from loradeck_registry.registry import Registry, Revision
 from loradeck_registry.servable import MODEL
+from loradeck_registry.transfer.lora_pairs import Pairs
 from loradeck_registry.weights import Weights
 
 _LEFT_OUT = {"files", "create_time", "probe", "format"}

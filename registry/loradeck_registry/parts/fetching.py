@@ -7,18 +7,18 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from loradeck_registry import leases
 from loradeck_registry.aliases import caller as this_process
 from loradeck_registry.attachments import Attachment
 from loradeck_registry.cache import Cache
 from loradeck_registry.cache.cache import link
+from loradeck_registry.collection import leases
 from loradeck_registry.contents import fetch
 from loradeck_registry.errors import PreconditionError
 from loradeck_registry.manifest import File
+from loradeck_registry.parts.stewardship import Stewardship
 from loradeck_registry.revision import Revision
 from loradeck_registry.signing import Trust, sign_folder
-from loradeck_registry.stewardship import Stewardship
-from loradeck_registry.store import Progress, Store
+from loradeck_registry.stores.store import Progress, Store
 
 
 class Fetching(Stewardship):

@@ -22,7 +22,7 @@ from loradeck_registry.aliases import caller
 from loradeck_registry.changes import OVERLAP
 from loradeck_registry.errors import LoradeckError, NotFoundError, UnavailableError
 from loradeck_registry.log import decode, encode
-from loradeck_registry.store import Store
+from loradeck_registry.stores.store import Store
 
 TTL = 900.0
 """Seconds that a lease holds unless it is renewed."""

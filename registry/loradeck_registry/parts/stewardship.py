@@ -4,15 +4,16 @@ from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import Any
 
-from loradeck_registry import attachments, changes, layout, leases
+from loradeck_registry import attachments, changes, layout
 from loradeck_registry.aliases import caller as this_process
 from loradeck_registry.attachments import Attachment, AttachmentKind
-from loradeck_registry.collecting import GRACE, WAIT, CollectReport, collect
+from loradeck_registry.collection import leases
+from loradeck_registry.collection.collecting import GRACE, WAIT, CollectReport, collect
+from loradeck_registry.collection.leases import Lease
+from loradeck_registry.collection.retention import Retention
 from loradeck_registry.contents import stored_bytes
 from loradeck_registry.errors import NotFoundError
-from loradeck_registry.leases import Lease
-from loradeck_registry.reading import Reading
-from loradeck_registry.retention import Retention
+from loradeck_registry.parts.reading import Reading
 from loradeck_registry.revision import Revision
 from loradeck_registry.verify import VerifyReport, verify_store
 

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loradeck_registry.identity import EMBEDDING_SUFFIXES, HEAD_NAMES
-from loradeck_registry.lora_pairs import refuse
 from loradeck_registry.shapes import BaseShapes
+from loradeck_registry.transfer.lora_pairs import refuse
 from loradeck_registry.weights import Weights, open_all
 
 Rows = NDArray[np.float32]

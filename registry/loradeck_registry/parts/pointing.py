@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 
-from loradeck_registry import layout, leases, protection
+from loradeck_registry import layout, protection
 from loradeck_registry.aliases import AliasEntry, shares
 from loradeck_registry.aliases import caller as this_process
-from loradeck_registry.reading import Reading
+from loradeck_registry.collection import leases
+from loradeck_registry.parts.reading import Reading
 from loradeck_registry.reference import Reference, check_alias, check_name
 
 

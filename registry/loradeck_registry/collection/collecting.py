@@ -8,10 +8,10 @@ from datetime import UTC, datetime, timedelta
 
 from loradeck_registry import layout
 from loradeck_registry.aliases import caller
+from loradeck_registry.collection.reachable import Survey, survey
+from loradeck_registry.collection.retention import Retention
 from loradeck_registry.log import encode
-from loradeck_registry.reachable import Survey, survey
-from loradeck_registry.retention import Retention
-from loradeck_registry.store import Store
+from loradeck_registry.stores.store import Store
 
 GRACE = timedelta(hours=24)
 """What is younger stays, whatever needs it."""

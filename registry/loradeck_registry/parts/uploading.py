@@ -5,13 +5,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from loradeck_registry import layout
+from loradeck_registry.collection.leases import Lease
 from loradeck_registry.contents import is_stored
 from loradeck_registry.delta.packing import Packed, Packer
 from loradeck_registry.errors import PreconditionError, UnavailableError
 from loradeck_registry.hashing import sha256_of
-from loradeck_registry.leases import Lease
 from loradeck_registry.manifest import File, Manifest
-from loradeck_registry.store import Progress, Store
+from loradeck_registry.stores.store import Progress, Store
 
 _UPLOADS = 3
 

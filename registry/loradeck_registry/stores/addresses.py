@@ -12,7 +12,7 @@ from obstore.exceptions import BaseError
 from obstore.store import LocalStore, MemoryStore, from_url
 
 from loradeck_registry.errors import InvalidError, NotFoundError, PreconditionError
-from loradeck_registry.store import Store, no_credentials
+from loradeck_registry.stores.store import Store, no_credentials
 
 _REMOTE = {
     "s3": "s3", "s3a": "s3",

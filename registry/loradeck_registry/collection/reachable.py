@@ -9,13 +9,13 @@ from pathlib import Path
 from loradeck_registry import layout
 from loradeck_registry.aliases import AliasLog
 from loradeck_registry.changes import OVERLAP
+from loradeck_registry.collection.leases import read_leases
+from loradeck_registry.collection.retention import Record, Retention
 from loradeck_registry.delta.record import read_record
 from loradeck_registry.errors import NotFoundError, PreconditionError
-from loradeck_registry.leases import read_leases
 from loradeck_registry.log import decode
 from loradeck_registry.manifest import Manifest, digest_of
-from loradeck_registry.retention import Record, Retention
-from loradeck_registry.store import Store
+from loradeck_registry.stores.store import Store
 
 KEEP_MARKERS = timedelta(days=7)
 """Change markers and collections' records older than this are of use to nobody."""

@@ -6,19 +6,20 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from loradeck_registry import changes, leases
+from loradeck_registry import changes
 from loradeck_registry.aliases import caller as this_process
+from loradeck_registry.collection import leases
 from loradeck_registry.delta.packing import Packer
 from loradeck_registry.delta.sources import choose_sources
 from loradeck_registry.errors import ConflictError, InvalidError, PreconditionError
 from loradeck_registry.files import check_file
 from loradeck_registry.manifest import Manifest
-from loradeck_registry.pointing import Pointing
+from loradeck_registry.parts.pointing import Pointing
+from loradeck_registry.parts.uploading import Upload
 from loradeck_registry.reference import check_alias, check_name
 from loradeck_registry.revision import FORMAT, Revision
 from loradeck_registry.secrets import check_no_secret
-from loradeck_registry.store import Progress
-from loradeck_registry.uploading import Upload
+from loradeck_registry.stores.store import Progress
 
 _ATTEMPTS = 1000
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Protocol
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedError, UnauthenticatedError
 
-from loradeck_registry import durable
-from loradeck_registry import local_files as files
 from loradeck_registry.errors import DamagedError, NotFoundError, PreconditionError, UnavailableError
+from loradeck_registry.stores import durable
+from loradeck_registry.stores import local_files as files
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore

@@ -1,0 +1,1 @@
+"""Garbage collection: leases, what is reachable, what retention retires, and the collection itself."""

@@ -1,0 +1,1 @@
+"""The parts of `Registry`, by what they do."""
