@@ -33,7 +33,7 @@ class Work:
     kind: str = "short_qa"
     answer: str = "short_answer"
     target_modules: str | tuple[str, ...] = "all-linear"
-    packing: str = "batch"
+    packing: str = "off"
     save_steps: int | None = None
     rank: int = 16
     alpha: int = 32

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from loradeck_train.data.filling import fill_rows
+from loradeck_train.loop.world import World
 from loradeck_train.recipe.optimisation import OptimisationSettings
 from loradeck_train.recipe.settings import Recipe
 
@@ -27,8 +28,8 @@ def plan_schedule(recipe: Recipe, lengths: Sequence[int], max_length: int) -> Sc
 
 
 def schedule_of(settings: OptimisationSettings, examples: int) -> Schedule:
-    """Optimizer steps for `examples` training examples, or filled rows of them, on one device."""
-    batches = math.ceil(examples / settings.batch_size)
+    """Optimizer steps for `examples` training examples, or filled rows of them, over the processes of this run."""
+    batches = math.ceil(examples / (settings.batch_size * World.here().size))
     per_epoch = math.ceil(batches / settings.gradient_accumulation_steps)
     steps = settings.max_steps or math.ceil(per_epoch * (settings.epochs or 0))
     warmup = settings.warmup_steps or math.ceil(steps * (settings.warmup_ratio or 0.0))
