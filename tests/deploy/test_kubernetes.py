@@ -11,6 +11,7 @@ import yaml
 
 from loradeck_serve.config import ServerConfig, load_config
 from loradeck_serve.grpc.doors import LIVENESS
+from loradeck_train.recipe.files import load_recipe
 from tests.deploy.tools import DEPLOY, accepts, document, documents, pinned, program, run
 
 FOLDER = DEPLOY / "kubernetes"
@@ -98,6 +99,15 @@ def test_volumes_are_mounted_and_commands_exist(overlay: Path) -> None:
         assert {mount["name"] for mount in container["volumeMounts"]} <= volumes
         if "command" not in container:
             accepts(container["args"])
+
+
+def test_recipe_of_the_training_exists_and_takes_its_settings() -> None:
+    arguments = workload(FOLDER / "train")["spec"]["containers"][0]["args"]
+    assert arguments[:2] == ["train", "run"]
+    sets = [argument.removeprefix("--set=") for argument in arguments if argument.startswith("--set=")]
+    recipe = load_recipe(arguments[2], sets=sets)
+    assert recipe.checkpoints.save_steps, "without checkpoints a pod that is tried again begins anew"
+    assert "--resume" in arguments
 
 
 @servers
