@@ -167,3 +167,15 @@ def test_board_is_written_where_it_is_installed(recipe_of: Build, tmp_path: Path
         return
     _run(recipe, tmp_path / "out")
     assert list((tmp_path / "out" / "tensorboard").glob("events.*"))
+
+
+def test_ligers_kernels_are_substituted_aloud_without_cuda(recipe_of: Build) -> None:
+    from loradeck_train.loop.schedule import Schedule
+    from loradeck_train.loop.trainer import training_arguments
+    from loradeck_train.recipe.substitutions import substituted
+
+    recipe, said = substituted(recipe_of(liger=True), False)
+    assert not recipe.liger
+    assert "Liger" in said[0]
+    assert not training_arguments(recipe, Schedule(1, 1, 0), Path("out")).use_liger_kernel
+    assert substituted(recipe_of(liger=True), True) == (recipe_of(liger=True), [])

@@ -29,6 +29,10 @@ from loradeck_train.model.token_rows import remove_token_rows
 from loradeck_train.recipe.settings import Recipe
 
 _KEPT_STEPS = 200
+_LIGER = {
+    "rope": True, "rms_norm": True, "swiglu": True, "cross_entropy": False, "fused_linear_cross_entropy": False,
+}  # fmt: skip
+"""The loss stays ours: it knows the rows of new tokens."""
 HISTORY = "history.jsonl"
 
 
@@ -164,11 +168,14 @@ def training_arguments(recipe: Recipe, schedule: Schedule, output: Path) -> Trai
         max_grad_norm=settings.max_grad_norm,
         bf16=recipe.precision == "bf16",
         fp16=recipe.precision == "fp16",
+        use_liger_kernel=recipe.liger,
+        liger_kernel_config=_LIGER if recipe.liger else None,
         gradient_checkpointing=recipe.gradient_checkpointing,
         gradient_checkpointing_kwargs={"use_reentrant": False} if recipe.gradient_checkpointing else None,
         seed=recipe.seed,
         data_seed=recipe.seed,
         use_cpu=not torch.cuda.is_available(),
+        ddp_find_unused_parameters=False,
         logging_strategy="steps",
         # Every step: a loss averaged over several would not survive a resume between two of them.
         logging_steps=1,

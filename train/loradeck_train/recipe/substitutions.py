@@ -15,4 +15,7 @@ def substituted(recipe: Recipe, cuda: bool) -> tuple[Recipe, list[str]]:
     if not cuda and recipe.precision == "fp16":
         changed.append("precision fp16: bf16, because the CPU has no scaled float16 training")
         recipe = recipe.model_copy(update={"precision": "bf16"})
+    if not cuda and recipe.liger:
+        changed.append("liger: torch's own kernels, because Liger's need CUDA")
+        recipe = recipe.model_copy(update={"liger": False})
     return recipe, changed
