@@ -73,6 +73,7 @@ def _rows(figures: dict[str, Any]) -> dict[str, str | None]:
         "fits": "yes" if figures["fits"] else "NO: see the table for what would",
         "time": f"{duration(figures['seconds'])}, {figures['seconds_per_step']:.3g} s per step",
         "to serve": "; ".join(figures["servable"]),
+        "warnings": "; ".join(figures["warnings"]) or None,
         "problems": "; ".join(figures["problems"]) or None,
         "substituted": "; ".join(figures["substitutions"]) or "nothing",
     }

@@ -19,11 +19,13 @@ from loradeck_train.data.mixing import mix
 from loradeck_train.data.rows import describe_source
 from loradeck_train.data.statistics import token_statistics
 from loradeck_train.data.tasks import make_part_task, make_task, template_fields
+from loradeck_train.model.untrained import untrained_sentence
 from loradeck_train.recipe.settings import Recipe
 from loradeck_train.recipe.substitutions import substituted
 
 POCKET_BASE = "pocket:base"
 _DEFAULT_LENGTH = 2048
+_LOOKED_AT = 64
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,8 @@ class Prepared:
     statistics: tuple[dict[str, Any], ...]
     max_length: int
     substitutions: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
+    """Sentences about what will probably not work."""
 
 
 def prepare(recipe: Recipe, registry: Registry | None, *, cuda: bool | None = None) -> Prepared:
@@ -66,6 +70,8 @@ def prepare(recipe: Recipe, registry: Registry | None, *, cuda: bool | None = No
     training = mix(parts, recipe.seed)
     validation, _ = encode_examples(data.validation, task, tokenizer, max_length, on_disk=recipe.data.streaming)
     test, _ = encode_examples(data.test, task, tokenizer, max_length, on_disk=recipe.data.streaming)
+    looked_at = [[*e.prompt, *e.answer] for e in training[:_LOOKED_AT]]
+    warning = untrained_sentence(base.folder, base.identity.vocabulary, tokenizer, looked_at)
     return Prepared(
         recipe=recipe,
         base=base,
@@ -79,6 +85,7 @@ def prepare(recipe: Recipe, registry: Registry | None, *, cuda: bool | None = No
         statistics=tuple(statistics),
         max_length=max_length,
         substitutions=tuple(substitutions),
+        warnings=() if warning is None else (warning,),
     )
 
 

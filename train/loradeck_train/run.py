@@ -89,6 +89,8 @@ def run(
     checkpoint = open_output(output, prepared, resume)
     for line in prepared.substitutions:
         console.print(f"substituted: {line}", highlight=False)
+    for line in prepared.warnings:
+        console.print(f"warning: {line}", highlight=False)
     if prepared.counts.truncated:
         console.print(
             f"{prepared.counts.truncated} of {prepared.counts.examples} examples are longer than "

@@ -16,6 +16,7 @@ from loradeck_train.loop.guards import LossGuard, WeightsMoved
 from loradeck_train.loop.optimizers import lora_plus
 from loradeck_train.loop.sealing import keep_newest, write_checkpoint
 from loradeck_train.loop.validation import ValidationLooks
+from loradeck_train.loop.world import World
 from loradeck_train.recipe.settings import Recipe
 
 CHECKPOINTS = "checkpoints"
@@ -91,6 +92,8 @@ class FedTrainer(Trainer):  # type: ignore[misc]
             )
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        if not World.here().main:
+            return
         folder = Path(self.args.output_dir)
         write_checkpoint(folder, self.state.global_step, self._write_state)
         keep_newest(folder, self._recipe.checkpoints.keep)

@@ -8,6 +8,7 @@ from loradeck_train.data.batches import Collator, EncodedDataset, LengthGroupedS
 from loradeck_train.data.encoding import Encoded
 from loradeck_train.data.filling import fill_rows
 from loradeck_train.data.packing import PackingCollator, RowsDataset, ShuffledSampler
+from loradeck_train.loop.world import World
 from loradeck_train.recipe.settings import Recipe
 
 
@@ -24,7 +25,10 @@ def training_feed(recipe: Recipe, examples: Sequence[Encoded], max_length: int, 
     """The recipe's way of laying out training examples. The order depends on seed and epoch alone."""
     dataset = EncodedDataset(examples, learn_prompt=recipe.loss == "all")
     if recipe.packing == "off":
-        sampler = LengthGroupedSampler([e.length for e in examples], recipe.optimisation.batch_size, recipe.seed)
+        # The processes of a run share a group of like lengths.
+        sampler = LengthGroupedSampler(
+            [e.length for e in examples], recipe.optimisation.batch_size * World.here().size, recipe.seed
+        )
         return Feed(dataset, sampler, Collator(pad_token_id))
     if recipe.packing == "batch":
         return Feed(dataset, ShuffledSampler(len(examples), recipe.seed), PackingCollator())

@@ -95,6 +95,7 @@ class Plan:
             "seconds": round(self.seconds_per_step * self.schedule.steps, 1),
             "alternatives": [vars(found) for found in self.alternatives],
             "substitutions": list(setting.substitutions),
+            "warnings": [] if prepared is None else list(prepared.warnings),
             "servable": list(self.needs),
             "problems": list(self.problems),
         }

@@ -15,7 +15,7 @@ from loradeck_train.model.loss import head_loss
 from loradeck_train.plan.tracking import LiveBytes
 from loradeck_train.recipe.settings import Recipe
 
-_FEW, _MORE = 2, 4
+_FEW, _MORE = 1, 2
 """Layers that are gone through; what a further layer adds is added for the others."""
 
 

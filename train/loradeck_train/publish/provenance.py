@@ -67,6 +67,7 @@ def provenance(
         "max_length": prepared.max_length,
         "attention": size.attention,
         "substitutions": list(prepared.substitutions),
+        "warnings": list(prepared.warnings),
         "reload_check": asdict(check),
         **({} if fidelity is None else {"conversion": fidelity}),
         "packages": packages(),
