@@ -27,7 +27,7 @@ from tests.deploy.queries import (
     dashboard_queries,
     recorded,
 )
-from tests.deploy.tools import DEPLOY
+from tests.deploy.tools import DEPLOY, ROOT
 from tests.e2e.conftest import Served
 
 pytestmark = pytest.mark.e2e
@@ -76,6 +76,13 @@ def test_query_names_only_what_the_server_exports(query: str, exported: Exported
     known = {label for name in names for sample in exported.get(name, ()) for label in sample}
     if known:
         assert grouped <= known
+
+
+@pytest.mark.parametrize("page", ["docs/operations.md", "docs/serving.md"])
+def test_page_names_only_what_the_server_exports(page: str, exported: Exported) -> None:
+    named = {name for name in METRIC.findall((ROOT / page).read_text()) if not (ROOT / "serve" / name).exists()}
+    assert len(named) > 5
+    assert {name for name in named if name not in exported and f"{name}_bucket" not in exported} == set()
 
 
 Ask = Callable[[str], list[Any]]
