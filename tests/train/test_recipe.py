@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from loradeck_registry.errors import InvalidError, NotFoundError, UnimplementedError
+from loradeck_registry.errors import InvalidError, NotFoundError
 from loradeck_train.recipe.files import SHIPPED, load_recipe, shipped_recipes
 from loradeck_train.recipe.settings import Recipe
 
@@ -65,19 +65,6 @@ def test_misspelt_key_is_named_rather_than_the_one_it_leaves_out(text: str, word
     for word in words:
         assert word in caught.value.message
     assert "missing" not in caught.value.message
-
-
-@pytest.mark.parametrize(
-    "setting",
-    [
-        "task.format=blind",
-        "data.mixture=[]",
-    ],
-)
-def test_known_but_unbuilt_is_refused_as_unimplemented(setting: str) -> None:
-    with pytest.raises(UnimplementedError) as caught:
-        load_recipe("pocket/clf-lora", sets=[setting])
-    assert setting.partition("=")[0] in caught.value.message
 
 
 def test_extends_overrides_and_removes(tmp_path: Path) -> None:

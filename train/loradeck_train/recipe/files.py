@@ -12,7 +12,6 @@ from pydantic import BaseModel, ValidationError
 
 from loradeck_registry.errors import InvalidError, NotFoundError
 from loradeck_train.recipe.settings import Recipe
-from loradeck_train.recipe.unbuilt import refuse_unbuilt
 
 SHIPPED = Path(__file__).parents[1] / "recipes"
 """Folder of the recipes that come with the package."""
@@ -40,8 +39,8 @@ def load_recipe(text: str, overrides: Mapping[str, Any] | None = None, sets: Seq
     """Read the recipe `text` (a path or a shipped name).
 
     Strength, weakest first: `extends`, the file, `LORADECK_RECIPE__...` variables, `sets` (`key=value`, dotted keys,
-    YAML values), `overrides` (dotted keys). Raises NotFoundError, InvalidError (reason BAD_RECIPE) or
-    UnimplementedError.
+    YAML values), `overrides` (dotted keys). Raises NotFoundError or InvalidError (reason
+    BAD_RECIPE).
     """
     path = find_recipe(text)
     tree = _read(path, ())
@@ -59,8 +58,7 @@ def load_recipe(text: str, overrides: Mapping[str, Any] | None = None, sets: Seq
 
 
 def parse_recipe(tree: Mapping[str, Any], name: str = "recipe") -> Recipe:
-    """Validate a recipe given as nested mappings. Raises InvalidError (reason BAD_RECIPE) or UnimplementedError."""
-    refuse_unbuilt(tree)
+    """Validate a recipe given as nested mappings. Raises InvalidError (reason BAD_RECIPE)."""
     try:
         return Recipe.model_validate(tree)
     except ValidationError as error:
