@@ -108,11 +108,10 @@ def stats(
     if json_path:
         write_json({"tasks": list(prepared.statistics), "leakage": leakage}, json_path)
     console = Console(stderr=json_path == "-")
-    table = Table(title="tokens", title_justify="left")
-    for column in prepared.statistics[0]:
-        table.add_column(column.replace("_", " "), justify="left" if column in {"task", "kind"} else "right")
-    for row in prepared.statistics:
-        table.add_row(*(f"{value:,}" if isinstance(value, int) else str(value) for value in row.values()))
+    table = Table(title="tokens", title_justify="left", show_header=False)
+    for key in prepared.statistics[0]:
+        values = (row[key] for row in prepared.statistics)
+        table.add_row(key.replace("_", " "), *(f"{v:,}" if isinstance(v, int) else str(v) for v in values))
     console.print(table)
     for name, found in prepared.data.leakage.items():
         console.print(found.sentence(name), highlight=False)
