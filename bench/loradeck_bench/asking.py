@@ -39,7 +39,7 @@ class Asker:
             record.probability = reply.probabilities[0].probability
             _who(record, reply)
             return
-        sampling = Sampling(temperature=0.0, max_tokens=subject.limit)
+        sampling = Sampling(temperature=0.0, max_tokens=record.max_tokens or subject.limit)
         if subject.task == "generate":
             fields = {name: row[name] for name in field_names(row)}
             asked: dict[str, Any] = {"fields": fields} if record.adapter else {"message": _message(subject, fields)}

@@ -3,15 +3,12 @@
 import asyncio
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from loradeck_cli import bench_serving, bench_storage, bench_train
+from loradeck_cli import bench_load, bench_serving, bench_storage, bench_train
 from loradeck_registry.errors import InvalidError
-
-if TYPE_CHECKING:
-    from loradeck_bench.load.plan import LoadPlan
 
 TASKS = ("classification", "short_qa", "long_qa")
 
@@ -19,84 +16,6 @@ TASKS = ("classification", "short_qa", "long_qa")
 @click.group()
 def command() -> None:
     """Load tests and other measurements."""
-
-
-@command.command()
-@click.option(
-    "--server", "address", default="127.0.0.1:8500", show_default=True, metavar="HOST:PORT", help="Server to load."
-)
-@click.option("--adapter", "adapters", multiple=True, metavar="REF[=TASK]", help="Adapter to ask; repeat for more.")
-@click.option("--base", "with_base", is_flag=True, help="Ask the base too, with --task.")
-@click.option("--task", type=click.Choice(TASKS), help="Task of the base, and of adapters that name none.")
-@click.option("--data", metavar="PATH", help="Rows to send [default: the project's own test set of each task].")
-@click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="Open loop: requests per second.")
-@click.option("--arrivals", type=click.Choice(("poisson", "constant")), default="poisson", show_default=True)
-@click.option("--concurrency", type=click.IntRange(1, 4096), help="Closed loop: requests under way at a time.")
-@click.option(
-    "--duration", type=click.FloatRange(min=0, min_open=True), default=30.0, show_default=True, help="Seconds."
-)
-@click.option(
-    "--popularity", default="uniform", show_default=True, help="uniform, round_robin, zipf:S or weights:W1,W2,…"
-)
-@click.option("--seed", type=int, default=0, show_default=True, help="Of arrivals and choices.")
-@click.option("--max-in-flight", type=click.IntRange(min=1), help="Open loop: a client pool of this size.")
-@click.option(
-    "--warm-up", type=click.IntRange(min=0), default=1, show_default=True, help="Unmeasured requests to each."
-)
-@click.option("--max-tokens", type=click.IntRange(min=1), help="Limit of an answer [default: 48 short, 192 long].")
-@click.option(
-    "--timeout", type=click.FloatRange(min=0.1), default=120.0, show_default=True, help="Seconds per request."
-)
-@click.option("--records", "records_path", metavar="PATH", help="One line of JSON per request, as they end.")
-@click.option("--json", "json_path", metavar="PATH", help="Write the summary as JSON; - for standard output.")
-@click.option("--html", "html_path", metavar="PATH", help="Write a self-contained page.")
-def load(
-    address: str,
-    adapters: tuple[str, ...],
-    with_base: bool,
-    task: str | None,
-    data: str | None,
-    max_tokens: int | None,
-    timeout: float,
-    records_path: str | None,
-    json_path: str | None,
-    html_path: str | None,
-    **shape: Any,
-) -> None:
-    """Load a server in an open loop (--rate) or a closed loop (--concurrency), with times per adapter."""
-    from rich.console import Console
-
-    from loradeck_bench.extra import PAGES, require
-    from loradeck_bench.load.plan import LoadPlan
-    from loradeck_bench.load.run import describe
-    from loradeck_bench.load.subjects import subjects
-    from loradeck_bench.output import ensure_writable, write_json
-    from loradeck_bench.tables import load_table
-
-    if (shape["rate"] is None) == (shape["concurrency"] is None):
-        raise click.UsageError("give either --rate or --concurrency")
-    if not adapters and not with_base:
-        raise click.UsageError("name at least one --adapter, or --base")
-    if html_path:
-        require(PAGES)
-    ensure_writable(json_path, records_path, html_path)
-    asked = [*adapters, *([""] if with_base else [])]
-    plan = LoadPlan(subjects(asked, task, data, max_tokens), **shape)
-    console = Console(stderr=json_path == "-")
-    summary = asyncio.run(_load(address, plan, timeout, records_path))
-    summary["description"] = describe(summary)
-    if json_path:
-        write_json(summary, json_path)
-    if html_path:
-        _page(summary, Path(html_path))
-    console.print(load_table(summary))
-    for reason, count in summary["errors"].items():
-        console.print(f"{count} failed: {reason}", highlight=False)
-    if summary["client_was_busy"]:
-        console.print("this client was late (delay p99 above 20 ms): it may be the bottleneck, not the server")
-    if summary.get("unfinished"):
-        click.echo(f"error: {summary['unfinished']}; the figures are of what was sent", err=True)
-        sys.exit(130)
 
 
 _OF_A_SERVER = {
@@ -113,7 +32,11 @@ _OF_A_SERVER = {
 @command.command()
 @click.option("--flips", type=click.IntRange(1), default=30, show_default=True, help="Moves, on a server of its own.")
 @click.option(
-    "--seconds", type=click.FloatRange(1), default=20.0, show_default=True, help="Load alone, in three parts between them."
+    "--seconds",
+    type=click.FloatRange(1),
+    default=20.0,
+    show_default=True,
+    help="Load alone, in three parts between them.",
 )
 @click.option("--base", type=click.Path(path_type=Path), help="Base of that server [default: the pocket base].")
 @click.option("--server", "address", metavar="HOST:PORT", help="Server to watch: the inference door.")
@@ -185,24 +108,6 @@ def _swap_on_server(
         sys.exit(1)
 
 
-async def _load(address: str, plan: "LoadPlan", seconds: float, records_path: str | None) -> dict[str, Any]:
-    from contextlib import nullcontext
-
-    from loradeck_bench.asking import Asker, connect
-    from loradeck_bench.load.record import write_record
-    from loradeck_bench.load.run import run_load
-    from loradeck_bench.output import open_for_writing
-
-    async with connect(address) as client:
-        with open_for_writing(records_path) if records_path else nullcontext() as out:
-            summary, _ = await run_load(
-                Asker(client, plan.subjects, seconds),
-                plan,
-                (lambda record: write_record(record, out)) if out else (lambda record: None),
-            )
-    return summary
-
-
 async def _swap(address: str, admin: str, registry: Any, plan: Any, target: str) -> dict[str, Any]:
     from loradeck_bench.asking import Asker, connect, wait_flip
     from loradeck_bench.swapping import measure_swap
@@ -218,23 +123,8 @@ async def _swap(address: str, admin: str, registry: Any, plan: Any, target: str)
     return result
 
 
-def _page(summary: dict[str, Any], path: Path) -> None:
-    from datetime import datetime
-
-    from loradeck_bench.machine import machine, versions
-    from loradeck_bench.report.html import render
-
-    report = {
-        "title": "loradeck load test",
-        "created": f"{datetime.now():%Y-%m-%d %H:%M}",
-        "machine": machine(),
-        "versions": versions(),
-        "load": summary,
-    }
-    path.write_text(render(report), encoding="utf-8")
-
-
 for _command in (
+    bench_load.load, bench_load.sweep, bench_load.goodput,
     bench_serving.multilora, bench_serving.frontend, bench_serving.classify, bench_serving.cliff, bench_train.command,
     bench_storage.storage, bench_storage.registry_speed,
 ):  # fmt: skip

@@ -39,10 +39,10 @@ async def test_load_writes_summary_records_and_page(scripted: RunningServer, tmp
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--adapter", "a", "--task", "short_qa"), "either --rate or --concurrency"),
+        (("--adapter", "a", "--task", "short_qa"), "one of --rate, --rates, --trace and --concurrency"),
         (
             ("--adapter", "a", "--task", "short_qa", "--rate", "1", "--concurrency", "1"),
-            "either --rate or --concurrency",
+            "one of --rate, --rates, --trace and --concurrency",
         ),
         (("--rate", "1"), "at least one --adapter"),
     ],

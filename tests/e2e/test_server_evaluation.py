@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from loradeck_cli.evaluate import command
-from loradeck_registry.errors import PreconditionError
+from loradeck_registry.errors import NotFoundError, PreconditionError
 from tests.e2e.conftest import Served
 from tests.serve.deck import LABELS
 
@@ -78,5 +78,5 @@ def test_unknown_adapter_is_one_clear_line(server: Served, tmp_path: Path) -> No
         command,
         ["run", "--server", server.inference, "--adapter", "nobody", "--task", "classification", "--data", data],
     )
-    assert getattr(result.exception, "reason", "") in ("NOT_FOUND", "ADAPTER_NOT_FOUND"), result.exception
-    assert "nobody" in str(result.exception)
+    assert isinstance(result.exception, NotFoundError)
+    assert "nobody" in result.exception.message

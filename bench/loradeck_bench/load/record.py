@@ -21,6 +21,8 @@ class RequestRecord:
     """Row of the data set that was sent."""
     intended: float
     """When the schedule meant it to be sent. A closed loop means: when its worker was free."""
+    max_tokens: int | None = None
+    """Limit of the answer where the request has one of its own, as in a trace."""
     sent: float | None = None
     """When the call was made."""
     first: float | None = None

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from loradeck_bench.load.generator import Ask, LoadRun
+from loradeck_bench.load.over_time import over_time
 from loradeck_bench.load.plan import LoadPlan
 from loradeck_bench.load.record import RequestRecord
 from loradeck_bench.load.summary import summarise
@@ -33,14 +34,14 @@ async def run_load(
     run = LoadRun(ask, on_record)
     unfinished: str | None = None
     try:
-        if plan.rate is not None:
+        if plan.concurrency is None:
             await run.open_loop(plan.scheduled(), max_in_flight=plan.max_in_flight)
         else:
-            assert plan.concurrency is not None
-            await run.closed_loop(plan.requests(), concurrency=plan.concurrency, duration=plan.duration)
+            await run.closed_loop(plan.requests(run.now), concurrency=plan.concurrency, duration=plan.duration)
     except asyncio.CancelledError:
         unfinished = f"interrupted after {run.now():.1f} of {plan.duration:g} s"
     summary: dict[str, Any] = {**plan.describe(), **summarise(run.records)}
+    summary["over_time"] = over_time(run.records, plan.duration)
     delay = summary["schedule_delay_ms"]
     summary["client_was_busy"] = bool(delay and plan.max_in_flight is None and delay["p99"] > BUSY_CLIENT_MS)
     if unfinished:
@@ -51,8 +52,18 @@ async def run_load(
 def describe(summary: dict[str, Any]) -> str:
     """The kind of load in one sentence."""
     if summary["mode"] == "open":
-        law = "Poisson arrivals" if summary["arrivals"] == "poisson" else "a constant rate"
-        head = f"Open loop, {law}, {summary['rate']:g} requests/s for {summary['duration_seconds']:g} s"
+        head = f"Open loop, {_shape(summary)} for {summary['duration_seconds']:g} s"
     else:
         head = f"Closed loop, {summary['concurrency']} at a time for {summary['duration_seconds']:g} s"
     return f"{head}, popularity {summary['popularity']}, seed {summary['seed']}."
+
+
+def _shape(summary: dict[str, Any]) -> str:
+    if summary["trace"]:
+        trace = summary["trace"]
+        skipped = f", {trace['skipped_rows']} bad rows skipped" if trace["skipped_rows"] else ""
+        return f"the trace {trace['source']} at {trace['speed']:g} times its speed{skipped}"
+    law = {"poisson": "Poisson arrivals", "constant": "even arrivals"}.get(summary["arrivals"], summary["arrivals"])
+    if summary["rates"]:
+        return f"{law}, rates {summary['rates']} requests/s"
+    return f"{law}, {summary['rate']:g} requests/s"
