@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from loradeck_registry import layout
+from loradeck_registry.collection.leases import read_leases
 from loradeck_registry.collection.retention import Retention
 from loradeck_registry.delta.decoding import read_delta
 from loradeck_registry.delta.encoding import Source, make_delta
@@ -283,7 +284,25 @@ class TestCollection:
         monkeypatch.setattr(uploading.Upload, "_push_delta", lose_first)
         revision = push_full(registry, tmp_path / "full", 1)
         assert layout.blob(_weights(revision)) in objects(registry)
+        assert _delta(revision) not in objects(registry)
         assert Registry.open(registry.url, cache=tmp_path / "other").local(revision).is_dir()
+
+    def test_push_holds_body_and_sources_before_it_stores_the_body(
+        self, registry: Registry, base: Revision, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        put_file = registry._store.put_file
+        held: list[set[str]] = []
+
+        def look_first(key: str, *arguments: Any) -> None:
+            found = {layout.blob(blob) for lease in read_leases(registry._store) for blob in lease.blobs}
+            assert key in found
+            held.append(found)
+            put_file(key, *arguments)
+
+        monkeypatch.setattr(registry._store, "put_file", look_first)
+        revision = push_full(registry, tmp_path / "full", 1)
+        record = read_record(registry._store, _weights(revision))
+        assert {layout.blob(blob) for blob in record.blobs} <= held[-1]
 
 
 def test_bundle_carries_the_whole_file(registry: Registry, full: Revision, tmp_path: Path) -> None:
