@@ -18,7 +18,7 @@ def _commands() -> list[tuple[str, str]]:
     for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
         for block in FENCE.findall(page.read_text(encoding="utf-8")):
             joined = block.replace("\\\n", " ")
-            lines = (line.strip() for line in joined.splitlines())
+            lines = (line.strip().removeprefix("$ ") for line in joined.splitlines())
             # Drawings of processes and lines cut short with an ellipsis are no commands.
             found += [(page.name, i) for i in lines if i.startswith("loradeck ") and "──" not in i and "…" not in i]
     return found
