@@ -80,8 +80,8 @@ async def search(
     then bisected on a logarithmic scale down to `precision`, then confirmed with other arrivals; if that fails, the
     next lower rate that held is confirmed in its place.
 
-    `rate` is None if none held in `most` trials, or down to `lowest`. `bracketed` says whether a higher rate was seen to fail. A cancelled
-    search returns what it tried, with `unfinished`.
+    `rate` is None if none held in `most` trials, or down to `lowest`. `bracketed` says whether a higher rate was seen
+    to fail. A cancelled search returns what it tried, with `unfinished`.
     """
     trials: list[Tried] = []
 
