@@ -1,7 +1,7 @@
 """What a load test is: whom to ask for what, at which rate or concurrency, and the requests that follow from it."""
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -140,10 +140,7 @@ class _Likeness:
     def __init__(self, trace: Trace, subjects: Mapping[str, Subject]) -> None:
         self._trace = trace
         self._lengths = sorted(row.prompt_tokens for row in trace.rows)
-        self._by_length = {
-            name: sorted(range(len(who.rows)), key=lambda number, rows=who.rows: sum(map(len, rows[number].values())))
-            for name, who in subjects.items()
-        }
+        self._by_length = {name: _by_length(who.rows) for name, who in subjects.items()}
 
     def apply(self, record: RequestRecord, row: TraceRow) -> None:
         """Set the record's row and its limit of tokens."""
@@ -151,3 +148,9 @@ class _Likeness:
         rank = bisect_left(self._lengths, row.prompt_tokens) / len(self._lengths)
         record.row = ranked[int(rank * len(ranked))]
         record.max_tokens = self._trace.output_limit(row)
+
+
+def _by_length(rows: Sequence[Row]) -> list[int]:
+    """Numbers of rows, those with the shortest texts first."""
+    lengths = [sum(map(len, row.values())) for row in rows]
+    return sorted(range(len(rows)), key=lengths.__getitem__)
