@@ -98,7 +98,7 @@ class Server:
         self._supervisor = EngineSupervisor(
             start, self._handle, self._residency, self._set_serving, self.metrics, config.engine_restarts
         )
-        self._tokenizers = Tokenizers(base.folder)
+        self._tokenizers = Tokenizers(base.folder, idle=lambda: self._queue.empty)
         self._base = base
         self._make_doors(Targets(self._catalog, base, config.base_tasks), Curtain(sources.places))
         self._gauges = Gauges(self.metrics, self._queue, self._residency, self._handle, self._watcher)

@@ -1,9 +1,13 @@
 """Prompts and labels as token ids: the functions of training, off the event loop."""
 
+import asyncio
+import threading
+import time
+
 import pytest
 
 from loradeck_registry.errors import PreconditionError
-from loradeck_serve.text.tokenizers import KEPT, Tokenizers
+from loradeck_serve.text.tokenizers import KEPT, SHORT_CHARACTERS, Tokenizers
 from loradeck_tasks.defaults import default_task
 from loradeck_tasks.rendering import end_of_turn, render_example, render_prompt, tokenizer_for
 from loradeck_tasks.task import Task
@@ -66,3 +70,24 @@ async def test_more_sets_of_added_tokens_than_are_kept_still_render(deck: Deck) 
             assert prompt == render_prompt(
                 task, {"question": "q", "context": "c"}, tokenizer_for(task, deck.base.folder)
             )
+
+
+async def test_only_a_short_text_of_an_idle_server_is_rendered_on_the_event_loop(deck: Deck) -> None:
+    idle = True
+    tokenizers = Tokenizers(deck.base.folder, idle=lambda: idle)
+    task = task_of(deck)
+    await tokenizers.render(task, {"text": "x"})
+    threads: list[str] = []
+
+    async def thread_of(length: int) -> str:
+        await tokenizers._run(task, length, lambda tokenizer: threads.append(threading.current_thread().name))
+        return threads[-1]
+
+    assert await thread_of(10) == "MainThread"
+    assert await thread_of(SHORT_CHARACTERS + 1) != "MainThread"
+    # Of several at once, all but the first wait in threads.
+    await asyncio.gather(*(tokenizers._run(task, SHORT_CHARACTERS + 1, lambda t: time.sleep(0.05)), thread_of(10)))
+    assert threads[-1] != "MainThread"
+    idle = False
+    assert await thread_of(10) != "MainThread"
+    tokenizers.close()

@@ -108,6 +108,8 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         if code != "OK":
             self._metrics.errors.labels(adapter, reason).inc()
         level = logging.WARNING if code in ("INTERNAL", "UNKNOWN") else logging.DEBUG if code == "OK" else logging.INFO
+        if not _log.isEnabledFor(level):
+            return
         _log.log(level, "call", extra={
             "request_id": call.request_id, "method": call.method, "code": code,
             "adapter": call.adapter or call.requested or BASE, "reason": reason, "seconds": round(seconds, 4),

@@ -16,6 +16,8 @@ T = TypeVar("T")
 
 KEPT = 16
 """Tokenizers kept in memory: one per different set of added tokens; the least recently used goes first."""
+SHORT_CHARACTERS = 4096
+"""A text up to here is rendered in less than a millisecond."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +42,17 @@ class _Guarded:
 
 
 class Tokenizers:
-    """Renders and encodes in a small thread pool, with the same functions that training uses."""
+    """Renders and encodes in a small thread pool, with the same functions that training uses.
 
-    def __init__(self, base: Path, threads: int = 2) -> None:
+    A short text is rendered at once while the server is `idle` otherwise: nobody is held up by it then, and to wake a
+    thread that sleeps, and to be woken by it, takes longer than the rendering.
+    """
+
+    def __init__(self, base: Path, threads: int = 2, idle: Callable[[], bool] = lambda: False) -> None:
         self._base = base
+        self._idle = idle
+        self._visits = 0
+        """Texts in the threads, or on their way."""
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="tokenize")
         self._kept: OrderedDict[object, _Guarded] = OrderedDict()
         self._lock = threading.Lock()
@@ -51,18 +60,19 @@ class Tokenizers:
 
     async def warm_up(self, task: Task) -> None:
         """Load the base's tokenizer and use it once. Raises PreconditionError if there is none that can be used."""
-        await self._run(task, lambda tokenizer: tokenizer.encode("text"))
+        await self._run(task, 0, lambda tokenizer: tokenizer.encode("text"))
 
     async def render(self, task: Task, values: Mapping[str, str]) -> Rendered:
         """The task's prompt with `values` in its template."""
         from loradeck_tasks.rendering import render_prompt
 
-        return await self._rendered(task, lambda tokenizer: list(render_prompt(task, values, tokenizer)))
+        length = sum(map(len, values.values()))
+        return await self._rendered(task, length, lambda tokenizer: list(render_prompt(task, values, tokenizer)))
 
     async def encode(self, task: Task, text: str, special: bool) -> Rendered:
         """A text as it is; `special` adds what the tokenizer puts around a text by itself."""
         return await self._rendered(
-            task, lambda tokenizer: [int(i) for i in tokenizer.encode(text, add_special_tokens=special)]
+            task, len(text), lambda tokenizer: [int(i) for i in tokenizer.encode(text, add_special_tokens=special)]
         )
 
     async def render_labelled(
@@ -82,39 +92,55 @@ class Tokenizers:
                 found = [(*ids, end_of_turn(task, tokenizer)) for ids in found]
             return list(render_prompt(task, values, tokenizer)), found
 
-        return await self._run(task, work)
+        return await self._run(task, sum(map(len, (*values.values(), *labels))), work)
 
     def close(self) -> None:
         """End the threads."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    async def _rendered(self, task: Task, prompt: Callable[[Any], list[int]]) -> Rendered:
+    async def _rendered(self, task: Task, length: int, prompt: Callable[[Any], list[int]]) -> Rendered:
         from loradeck_tasks.rendering import stop_token_ids
 
         # All in one visit of a thread: each costs a turn of the event loop, which under load is milliseconds.
         return await self._run(
             task,
+            length,
             lambda tokenizer: Rendered(prompt(tokenizer), tuple(stop_token_ids(task, tokenizer)), tokenizer),
         )
 
-    async def _run(self, task: Task, work: Callable[[Any], T]) -> T:
+    async def _run(self, task: Task, length: int, work: Callable[[Any], T]) -> T:
+        here = length <= SHORT_CHARACTERS and not self._visits and self._idle()
+        # A visit that was given up may still go on in its thread.
+        if here and (guarded := self._find(_key(task))) is not None and guarded.lock.acquire(blocking=False):
+            try:
+                return work(guarded.tokenizer)
+            finally:
+                guarded.lock.release()
+
         def run() -> T:
             guarded = self._guarded(task)
             with guarded.lock:
                 return work(guarded.tokenizer)
 
-        return await asyncio.get_running_loop().run_in_executor(self._pool, run)
+        self._visits += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, run)
+        finally:
+            self._visits -= 1
 
-    def _guarded(self, task: Task) -> _Guarded:
-        from loradeck_tasks.rendering import tokenizer_for
-
-        # The digests too: they are what `tokenizer_for` compares with the base's own.
-        key = (task.added_tokens, task.tokenizer_digest, task.chat_template_digest)
+    def _find(self, key: object) -> _Guarded | None:
         with self._lock:
             guarded = self._kept.get(key)
             if guarded is not None:
                 self._kept.move_to_end(key)
-                return guarded
+            return guarded
+
+    def _guarded(self, task: Task) -> _Guarded:
+        from loradeck_tasks.rendering import tokenizer_for
+
+        key = _key(task)
+        if (found := self._find(key)) is not None:
+            return found
         # One at a time: the first import of transformers does not bear two threads.
         with self._building:
             with self._lock:
@@ -126,3 +152,8 @@ class Tokenizers:
                 while len(self._kept) > KEPT:
                     self._kept.popitem(last=False)
             return guarded
+
+
+def _key(task: Task) -> object:
+    """What tokenizers differ by. The digests too: they are what `tokenizer_for` compares with the base's own."""
+    return (task.added_tokens, task.tokenizer_digest, task.chat_template_digest)
