@@ -124,16 +124,17 @@ def attach(url: str, json_path: str | None, reference: str, report: Path, who: s
 )
 @click.option("--lift", is_flag=True, help="Take all rules away.")
 @click.option("--who", default="", help="Who sets it (default: user@host).")
+@click.option("--why", default="", help="Why, for the record.")
 @registry_options
 def protect(
-    url: str, json_path: str | None, name: str, alias: str, rules: tuple[str, ...], lift: bool, who: str
+    url: str, json_path: str | None, name: str, alias: str, rules: tuple[str, ...], lift: bool, who: str, why: str
 ) -> None:
     """Let NAME's ALIAS point only to revisions whose evaluations pass the rules; without options, show the rules."""
     if lift and rules:
         raise InvalidError("give --rule or --lift, not both", field="rules")
     registry = Registry.open(url)
     if rules or lift:
-        registry.protect(name, alias, rules, who=who)
+        registry.protect(name, alias, rules, who=who, why=why)
     now = registry.rules(name, alias)
     result = {"name": name, "alias": alias, "rules": now}
     output.emit(result, json_path, lambda: output.line(f"{name}@{alias} rules: {'; '.join(now) or '-'}"))

@@ -10,16 +10,19 @@ from loradeck_registry.attachments import metrics
 from loradeck_registry.errors import ConflictError, PreconditionError
 from loradeck_registry.gates import Rule
 from loradeck_registry.log import NumberedLog
+from loradeck_registry.secrets import check_no_secret
 from loradeck_registry.stores.store import Store
 
 
-def protect(store: Store, name: str, alias: str, texts: Sequence[str], *, who: str = "") -> None:
-    """Set an alias's rules from now on. Raises InvalidError (BAD_RULE)."""
+def protect(store: Store, name: str, alias: str, texts: Sequence[str], *, who: str = "", why: str = "") -> None:
+    """Set an alias's rules from now on. Raises InvalidError (BAD_RULE, SECRET)."""
+    check_no_secret([who, why], "protection")
     record = {
         "format": 1,
         "rules": [Rule.parse(text).text for text in texts],
         "who": who or caller(),
         "when": datetime.now(UTC).isoformat(),
+        "why": why,
     }
     log = NumberedLog(store, layout.protections(name, alias))
     for attempt in range(100):

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from loradeck_registry.cache import Cache, default_limit
+from loradeck_registry.cache import Cache, default_limit, holds
 from loradeck_registry.cache.eviction import evict
 from loradeck_registry.cache.settings import LIMIT
-from loradeck_registry.errors import InvalidError
+from loradeck_registry.errors import InvalidError, UnavailableError
 from loradeck_registry.registry import Registry, Revision
 from tests.registry.support import make_manifest, push_base, push_full
 
@@ -203,3 +203,33 @@ def test_bad_limit_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LORADECK_CACHE_LIMIT", "much")
     with pytest.raises(InvalidError, match="LORADECK_CACHE_LIMIT"):
         default_limit()
+
+
+def test_cache_that_is_locked_for_long_says_so(
+    folder_registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    revision = _push(folder_registry, tmp_path / "files", 1)
+    mine = _open(folder_registry, tmp_path / "cache")
+    monkeypatch.setattr(holds, "_WAIT", 0.1)
+    (tmp_path / "cache").mkdir(exist_ok=True)
+    command = [sys.executable, "-c", _LOCKER, str(tmp_path / "cache" / "lock")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as locker:
+        assert locker.stdout is not None
+        assert locker.stdout.readline()
+        try:
+            with pytest.raises(UnavailableError) as caught:
+                mine.local(revision)
+        finally:
+            locker.kill()
+            locker.wait()
+    assert caught.value.reason == "CACHE_LOCKED"
+    assert mine.local(revision).is_dir()
+
+
+_LOCKER = """
+import sys, time
+from filelock import FileLock
+with FileLock(sys.argv[1]):
+    print("locked", flush=True)
+    time.sleep(60)
+"""

@@ -13,13 +13,15 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from filelock import Timeout
+
 from loradeck_registry import layout
 from loradeck_registry.cache.eviction import Evicted, evict
 from loradeck_registry.cache.holds import Holder
 from loradeck_registry.cache.settings import default_folder, default_limit
 from loradeck_registry.contents import fetch
 from loradeck_registry.delta.record import Stored
-from loradeck_registry.errors import NotFoundError, PreconditionError
+from loradeck_registry.errors import NotFoundError, PreconditionError, UnavailableError
 from loradeck_registry.hashing import sha256_of
 from loradeck_registry.manifest import File, Manifest
 from loradeck_registry.stores.store import Progress, Store
@@ -126,9 +128,16 @@ class Cache:
         return final
 
     def _hold(self, digests: list[str]) -> None:
-        # Where nothing can be written nothing is evicted by this user either.
-        with suppress(PermissionError):
+        try:
             self._holder.hold(digests)
+        except Timeout as error:
+            raise UnavailableError(
+                f"the cache {self.folder} has been locked by another process for a minute; try again",
+                reason="CACHE_LOCKED",
+            ) from error
+        except OSError as error:
+            # Where nothing can be written nothing is evicted by this user either.
+            _log.debug("nothing can be held in the cache %s: %s", self.folder, error)
 
     @contextmanager
     def _holding(self, digests: list[str]) -> Iterator[None]:

@@ -56,14 +56,14 @@ class Pointing(Reading):
         self.resolve(Reference(check_name(name), alias=check_alias(alias)))
         return self._alias(name, alias).history()
 
-    def protect(self, name: str, alias: str, rules: Sequence[str], *, who: str = "") -> None:
+    def protect(self, name: str, alias: str, rules: Sequence[str], *, who: str = "", why: str = "") -> None:
         """Demand of every revision that `name@alias` is pointed to from now on that it passes `rules`; none lifts it.
 
         A rule is `metric >= number` or `metric >= @alias - number`, over the metrics of the attached evaluations.
         Raises InvalidError (BAD_RULE), NotFoundError (no such name).
         """
         self._check_known(check_name(name))
-        protection.protect(self._store, name, check_alias(alias), rules, who=who)
+        protection.protect(self._store, name, check_alias(alias), rules, who=who, why=why)
 
     def rules(self, name: str, alias: str) -> list[str]:
         """The rules that protect an alias now; none if it is not protected."""
