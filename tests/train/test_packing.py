@@ -123,3 +123,12 @@ def test_packed_run_trains_every_token_and_learns(packing: str, recipe_of: Build
     assert losses[-1] < 0.7 * losses[0]
     assert report.result.tokens == 4 * sum(e.length for e in prepare(recipe, None).training)
     assert report.manifest.provenance["attention"] == PACKED
+
+
+def test_checkpointed_activations_change_nothing(recipe_of: Build, tmp_path: Path) -> None:
+    losses = []
+    for on in (False, True):
+        recipe = recipe_of(packing="batch", gradient_checkpointing=on, optimisation={"max_steps": 4})
+        report = run(recipe, None, tmp_path / str(on), console=Console(quiet=True))
+        losses.append([entry["loss"] for entry in report.result.history])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)

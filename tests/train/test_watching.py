@@ -179,3 +179,23 @@ def test_ligers_kernels_are_substituted_aloud_without_cuda(recipe_of: Build) -> 
     assert "Liger" in said[0]
     assert not training_arguments(recipe, Schedule(1, 1, 0), Path("out")).use_liger_kernel
     assert substituted(recipe_of(liger=True), True) == (recipe_of(liger=True), [])
+
+
+def test_figures_that_could_not_be_written_stop_the_run_before_it_begins(tmp_path: Path) -> None:
+    from click.testing import CliRunner
+
+    from loradeck_cli.train import command
+
+    (tmp_path / "file").write_text("")
+    arguments = [
+        "run",
+        "pocket/clf-lora",
+        "--output",
+        str(tmp_path / "out"),
+        "--json",
+        str(tmp_path / "file" / "x.json"),
+    ]
+    result = CliRunner().invoke(command, arguments)
+    assert isinstance(result.exception, PreconditionError)
+    assert result.exception.reason == "NOT_WRITABLE"
+    assert not (tmp_path / "out").exists()
