@@ -59,10 +59,10 @@ def run(
     from rich.console import Console
 
     check_result_options(options)
-    from loradeck_bench.evaluation.metrics import choose
+    from loradeck_bench.evaluation.metrics import check_references, choose
     from loradeck_bench.evaluation.run import label_set
     from loradeck_bench.load.plan import Subject
-    from loradeck_bench.rows import read_sample
+    from loradeck_bench.rows import COLUMNS, read_sample
 
     if (adapter is None) == (not of_base):
         raise click.UsageError("give either --adapter REF or --base")
@@ -70,9 +70,11 @@ def run(
         raise click.UsageError("--metric and --embedding-model are for answers; a classification has its own report")
     if template is not None and (adapter or task != "generate"):
         raise click.UsageError("--template is for --base and --task generate: an adapter has a template of its own")
-    chosen = choose(metrics, settings_of(options))
+    settings = settings_of(options)
+    chosen = choose(metrics, settings)
     every, rows, source = read_sample(options["data"], task, options["columns"], options["limit"])
     labels = label_set(every) if task == "classification" else []
+    check_references(metrics, settings, [row[COLUMNS[task][-1]] for row in rows])
     subject = Subject(adapter or "", task, tuple(rows), tuple(labels) if of_base else (), max_tokens, template)
     figures = asyncio.run(_ask_and_score(address, subject, labels, concurrency, timeout, chosen))
     figures["source"] = f"{len(rows)} of {len(every)} rows of {source}"

@@ -43,6 +43,7 @@ _WITH_SETTINGS: dict[str, Callable[[MetricSettings], Metric]] = {
     "bert_score": lambda settings: partial(embedding.bert_score, _model(settings, sentences=False)),
     "sem_sim": lambda settings: partial(embedding.semantic_similarity, _model(settings, sentences=True)),
 }
+_READ_REFERENCES = ("gsm8k", "viggo", "sql")
 NAMES = (*_PLAIN, *_WITH_SETTINGS)
 """All metrics of answers."""
 
@@ -59,6 +60,17 @@ def choose(names: Sequence[str], settings: MetricSettings | None = None) -> list
             sentences = (given.embedding_model / "modules.json").is_file()
             names += ["bert_score", "sem_sim"] if sentences else ["bert_score"]
     return [_one(name, given) for name in dict.fromkeys(names)]
+
+
+def check_references(names: Sequence[str], settings: MetricSettings, references: Sequence[str]) -> None:
+    """Raise InvalidError now, before anything is asked, where metrics could not read the references."""
+    kept = [reference for reference in references if reference.strip()]
+    for name in names:
+        if name in _READ_REFERENCES and kept:
+            try:
+                _one(name, settings)([""] * len(kept), kept)
+            except ValueError as error:
+                raise InvalidError(str(error), reason="BAD_DATA", field="data") from None
 
 
 def _one(name: str, settings: MetricSettings) -> Metric:

@@ -100,11 +100,14 @@ async def test_wrong_use_is_told_before_anything_is_asked(
     assert not scripted.servicer.seen
 
 
-async def test_reference_of_another_form_is_one_clear_line(scripted: RunningServer, tmp_path: Path) -> None:
+async def test_reference_of_another_form_is_told_before_anything_is_asked(
+    scripted: RunningServer, tmp_path: Path
+) -> None:
     data = write(tmp_path / "d.jsonl", [{"prompt": "#### 1", "reference": "one"}])
     result = await invoke(scripted, "--base", "--data", data, "--metric", "gsm8k")
     assert isinstance(result.exception, InvalidError)
     assert "no number behind '####' in the reference 'one'" in result.exception.message
+    assert not scripted.servicer.seen
 
 
 @pytest.mark.parametrize(("source", "answer"), [("pocket:gsm8k", "answer"), ("pocket:wikisql", "sql")])
