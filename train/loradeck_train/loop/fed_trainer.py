@@ -27,6 +27,8 @@ _SHOWN = 3
 class FedTrainer(Trainer):  # type: ignore[misc]
     """Takes its order and its batches from `feed`."""
 
+    optimizer: Any
+
     def __init__(self, *, recipe: Recipe, feed: Feed, console: Console, **kwargs: Any) -> None:
         super().__init__(train_dataset=feed.dataset, data_collator=feed.collator, **kwargs)
         self._recipe = recipe

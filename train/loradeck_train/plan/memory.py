@@ -20,8 +20,9 @@ _OPTIMIZER_BYTES = {
 """Of state per trained parameter."""
 _CPU_OVERHEAD = 60 * _MIB
 """What the process needs beside tensors, on the CPU: modules imported late, thread buffers, kernel caches."""
-_ALLOCATOR = 1.05
-"""Memory that the allocator holds by memory that tensors need."""
+_HEAP = 1.25
+"""Of the CPU's heap: memory held by memory that activations need, because what is freed between them stays in pieces."""
+_CUDA_ALLOCATOR = 1.05
 
 
 @dataclass(frozen=True)
@@ -65,11 +66,16 @@ def estimate_memory(
     optimizer = round(step.trained * _OPTIMIZER_BYTES[recipe.optimisation.optimizer])
     gradients = step.trained_bytes
     overhead = 0 if cuda else _CPU_OVERHEAD
-    step_peak = round((weights + optimizer + step.peak) * _ALLOCATOR) + overhead
+    if cuda:
+        step_peak = round((weights + optimizer + step.peak) * _CUDA_ALLOCATOR)
+    else:
+        # The heap keeps what activations held while gradients, larger pieces, find room behind them.
+        held = round(step.activations * _HEAP) + max(gradients, step.logits)
+        step_peak = weights + optimizer + max(held, step.peak) + overhead
     # Mapped pages of the file count as the process's own until it is closed; a GPU never sees them.
     load_peak = weights + overhead + (0 if cuda else file_bytes)
     saved = step.trained_bytes if recipe.checkpoints.save_steps is not None else 0
-    checkpoint_peak = round((weights + optimizer + (0 if cuda else saved)) * _ALLOCATOR) + overhead
+    checkpoint_peak = weights + optimizer + (0 if cuda else saved) + overhead
     found = Memory(
         weights=weights,
         gradients=gradients,
