@@ -20,8 +20,8 @@ _OPTIMIZER_BYTES = {
 """Of state per trained parameter."""
 _CPU_OVERHEAD = 60 * _MIB
 """What the process needs beside tensors, on the CPU: modules imported late, thread buffers, kernel caches."""
-_HEAP = 1.25
-"""Of the CPU's heap: memory held by memory that activations need, because what is freed between them stays in pieces."""
+_HEAP = 1.2
+"""Of the CPU's heap: memory held by memory that activations need, as what is freed between them stays in pieces."""
 _CUDA_ALLOCATOR = 1.05
 
 
