@@ -15,6 +15,7 @@ from loradeck_serve.catalog.catalog import Catalog
 from loradeck_serve.catalog.swapper import Swapper
 from loradeck_serve.catalog.watcher import Watcher
 from loradeck_serve.config import Address
+from loradeck_serve.cores import present_cores
 from loradeck_serve.engine.base import Engine
 from loradeck_serve.engine_handle import EngineHandle
 from loradeck_serve.engine_start import engine_settings, start_engine
@@ -65,7 +66,8 @@ class Server:
         self.metrics = Metrics()
         if start is None:
             settings = engine_settings(config, base)
-            start = lambda: start_engine(settings)  # noqa: E731
+            cores = present_cores()
+            start = lambda: start_engine(settings, cores)  # noqa: E731
         self._registry_threads = ThreadPoolExecutor(4, thread_name_prefix="registry")
         self._handle = EngineHandle()
         self._gate = Gate()

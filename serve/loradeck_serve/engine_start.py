@@ -5,6 +5,7 @@ import re
 from loradeck_registry.bases import ResolvedBase
 from loradeck_registry.reference import BaseReference, check_name
 from loradeck_serve.config import ServerConfig
+from loradeck_serve.cores import keep_off, use_all_cores
 from loradeck_serve.engine.base import Engine
 from loradeck_serve.engine.settings import EngineSettings
 from loradeck_serve.served_base import ServedBase
@@ -50,11 +51,15 @@ def engine_settings(config: ServerConfig, base: ServedBase) -> EngineSettings:
     return EngineSettings.parse(values)
 
 
-async def start_engine(settings: EngineSettings) -> Engine:
-    """Start vLLM. Imported here, so that configuration errors cost no seconds."""
+async def start_engine(settings: EngineSettings, cores: frozenset[int]) -> Engine:
+    """Start vLLM on `cores`, all that this server may use. Imported here: configuration errors cost no seconds."""
     from loradeck_serve.engine.vllm_engine import VllmEngine
 
-    return await VllmEngine.start(settings)
+    # For a restart: this process keeps off the cores of the engine that died.
+    use_all_cores(cores)
+    engine = await VllmEngine.start(settings)
+    keep_off(engine.processes, cores)
+    return engine
 
 
 def _name_from(reference: str) -> str:
