@@ -25,6 +25,7 @@ class TiledLayer:
         self._held: dict[int, tuple[Tensor, Tensor]] = {}
         """Of each slot in use, what the pointers point to."""
         self._pointers = torch.zeros(2, slots, dtype=torch.int64)
+        self._written = self._pointers.numpy()
         self._ranks = torch.zeros(slots, dtype=torch.int64)
         self._starts = torch.tensor([0, *itertools.accumulate(slices)])
         self._tiles = Tiles(
@@ -49,18 +50,25 @@ class TiledLayer:
     def _copy(self, slot: int, rank: int) -> None:
         even = max(2, round_up(rank, 2))
         inside = even if even <= INNER else round_up(rank, INNER)
-        a = torch.zeros(
-            round_up(len(self._sources) * inside, BLOCK), round_up(self._input, INNER), dtype=torch.bfloat16
-        )
+        rows, columns = len(self._sources) * inside, round_up(self._input, INNER)
+        parts = [source[slot, 0, :rank] for source, _, _ in self._sources]
+        if rank == inside and rows % BLOCK == 0 and columns == self._input:
+            a = torch.cat(parts)
+        else:
+            a = torch.zeros(round_up(rows, BLOCK), columns, dtype=torch.bfloat16)
+            for number, part in enumerate(parts):
+                a[number * inside : number * inside + rank, : self._input] = part
         b = []
-        for number, (source_a, source_b, width) in enumerate(self._sources):
-            a[number * inside : number * inside + rank, : self._input] = source_a[slot, 0, :rank]
-            part = torch.zeros(round_up(width, BLOCK), inside, dtype=torch.bfloat16)
-            part[:width, :rank] = source_b[slot, 0, :width, :rank]
+        for _, source, width in self._sources:
+            part = source[slot, 0, :width, :rank]
+            if rank != inside or width % BLOCK:
+                part = torch.zeros(round_up(width, BLOCK), inside, dtype=torch.bfloat16)
+                part[:width, :rank] = source[slot, 0, :width, :rank]
             b.append(in_tiles(part))
-        held = in_tiles(a), torch.cat(b)
+        held = in_tiles(a), b[0] if len(b) == 1 else torch.cat(b)
         self._held[slot] = held
-        self._pointers[:, slot] = torch.tensor([tensor.data_ptr() for tensor in held])
+        # Through NumPy: this runs for every layer whenever an adapter gets a slot.
+        self._written[:, slot] = [tensor.data_ptr() for tensor in held]
         self._ranks[slot] = inside
 
     def add(self, kernel: Kernel, y: Tensor, x: Tensor, plan: Plan) -> None:
