@@ -39,9 +39,9 @@ def multilora(base: Path | None, json_path: str | None, **sizes: Any) -> None:
 @click.command()
 @_common
 @click.option("--seconds", type=click.FloatRange(1), default=30.0, show_default=True, help="For each row.")
-@click.option("--slots", type=click.IntRange(1, 64), default=4, show_default=True, help="Adapters in one batch.")
+@click.option("--slots", type=click.IntRange(1, 64), default=32, show_default=True, help="Adapters in one batch.")
 @click.option(
-    "--saturation-seconds", type=click.FloatRange(1), default=10.0, show_default=True, help="To find the saturation."
+    "--saturation-seconds", type=click.FloatRange(1), default=8.0, show_default=True, help="To find the saturation."
 )
 def cliff(base: Path | None, json_path: str | None, **sizes: Any) -> None:
     """Time to first token with 1, 4 and 16 times as many adapters as slots, at 60 % of saturation."""

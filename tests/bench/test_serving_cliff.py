@@ -31,7 +31,9 @@ async def test_adapters_beyond_the_slots_show() -> None:
     inference.add_InferenceServiceServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
     address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     await server.start()
-    plan = CliffPlan(multiples=(1, 2), seconds=2.0, saturation_seconds=0.5, share=0.3, concurrency=2, max_tokens=1)
+    plan = CliffPlan(
+        slots=4, multiples=(1, 2), seconds=3.0, saturation_seconds=1.0, share=0.9, concurrency=2, max_tokens=1
+    )
     said: list[str] = []
     try:
         result = await measure_on_server(
@@ -42,7 +44,7 @@ async def test_adapters_beyond_the_slots_show() -> None:
     assert [(row["adapters"], row["slots"], row["failed"]) for row in result["rows"]] == [(4, 4, 0), (8, 4, 0)]
     assert result["rows"][1]["ttft_p99_ms"] > 300 > result["rows"][0]["ttft_p50_ms"]
     assert result["p99_ratio"] == result["rows"][1]["ttft_p99_ms"] / result["rows"][0]["ttft_p99_ms"]
-    assert result["rate_requests_per_s"] == 0.3 * result["saturation_requests_per_s"]
+    assert result["rate_requests_per_s"] == 0.9 * result["saturation_requests_per_s"]
     assert len(servicer.asked) == 8
     assert len(said) == 2
-    assert result["saturation_most_adapters_requests_per_s"] < result["saturation_requests_per_s"]
+    assert result["saturation_requests_per_s"] < result["saturation_as_many_as_slots_requests_per_s"]
