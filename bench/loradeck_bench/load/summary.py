@@ -2,6 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -28,7 +29,7 @@ def spread(seconds: Iterable[float | None]) -> dict[str, float] | None:
     }
 
 
-def summarise(records: Sequence[RequestRecord]) -> dict[str, object]:
+def summarise(records: Sequence[RequestRecord]) -> dict[str, Any]:
     """Figures of a run in the form of report files. Times are of answered requests, from their intended send."""
     return {
         **_figures(records, _window(records)),
