@@ -59,7 +59,7 @@ def names(found: Registry) -> Result:
     count = len(found.names())
     if not count:
         return "warning", "no revisions yet", "publish one: loradeck train run … --publish NAME, or registry push"
-    return "ok", f"{count} names"
+    return "ok", f"{count} name{'s' if count > 1 else ''}"
 
 
 def writable(url: str) -> Result:
