@@ -1,0 +1,43 @@
+"""What the command line says to what it does not understand or cannot find: one line and an exit code."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+LORADECK = [sys.executable, "-m", "loradeck_cli.main"]
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """`loradeck` as its own process."""
+    return subprocess.run([*LORADECK, *arguments], capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_misspelt_command_gets_the_nearest_one() -> None:
+    done = run("regitry")
+    assert done.returncode == 2
+    assert done.stderr.strip().splitlines()[-1].endswith("no such command 'regitry': did you mean registry?")
+
+
+def test_command_near_nothing_gets_the_list() -> None:
+    done = run("xyzzy")
+    assert done.returncode == 2
+    assert "the commands are train, registry, serve" in done.stderr
+
+
+@pytest.mark.parametrize("command", [["classify"], ["short", "What?"], ["long", "What?"], ["generate"]])
+def test_missing_file_of_a_query_is_one_line_and_a_failure(tmp_path: Path, command: list[str]) -> None:
+    done = run("query", *command, "--file", str(tmp_path / "no.txt"), "--server", "127.0.0.1:1")
+    assert done.returncode == 1
+    (line,) = done.stderr.strip().splitlines()
+    assert line == f"error: cannot read {tmp_path / 'no.txt'}: No such file or directory"
+
+
+def test_file_that_is_no_text_is_one_line_and_a_failure(tmp_path: Path) -> None:
+    path = tmp_path / "binary"
+    path.write_bytes(b"\xff\xfe\x00")
+    done = run("query", "classify", "--file", str(path), "--server", "127.0.0.1:1")
+    assert done.returncode == 1
+    (line,) = done.stderr.strip().splitlines()
+    assert line == f"error: {path} is not UTF-8 text: convert it first"
