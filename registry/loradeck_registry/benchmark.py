@@ -41,7 +41,10 @@ def measure(folder: Path, names: int, revisions: int, lookups: int) -> dict[str,
     result["names_seconds"] = _seconds(registry.names)
     fresh = Registry.open(url, cache=folder / "cache")
     result["list_page_seconds"] = _seconds(lambda: find(fresh, limit=100))
-    result["list_all_seconds"] = _seconds(lambda: find(fresh, limit=names))
+    begin, used = time.perf_counter(), time.process_time()
+    find(fresh, limit=names)
+    result["list_all_seconds"] = time.perf_counter() - begin
+    result["list_all_cpu_seconds"] = time.process_time() - used
     result["list_filtered_seconds"] = _seconds(lambda: find(fresh, Filter(task="generate"), limit=100))
     result["list_none_fits_seconds"] = _seconds(lambda: find(fresh, Filter(author="nobody*"), limit=100))
     now = datetime.now(UTC)
