@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-STOP_SECONDS = 5.0
+STOP_SECONDS = 10.0
 """How long an engine may take to end on request before its processes are killed."""
 
 HIGH_DESCRIPTOR = 200
