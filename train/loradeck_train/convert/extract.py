@@ -103,12 +103,12 @@ def extract(
     factors = _factors(source, full, max(ranks))
     del full
     table = _table(source, factors, ranks, dtype, scorer)
-    chosen = _choose(table, wanted, ceiling)
+    share = factors.left_out / (factors.left_out + factors.energy)
+    chosen = _choose(table, wanted, ceiling, share)
     shutil.rmtree(output, ignore_errors=True)
     write_adapter(factors.changes(chosen.rank), factors.rows, output, dtype)
     # The files are held to the model at that rank; how far that is from the checkpoint is a figure.
     expected = logprobs_at_end(_at_rank(source, factors, chosen.rank), source.prompts, allowed)
-    share = factors.left_out / (factors.left_out + factors.energy)
     record = {
         "method": "extract",
         "rank": chosen.rank,
@@ -186,7 +186,7 @@ def _at_rank(source: Source, factors: Factors, rank: int) -> Any:
     return merge_into(source.base.folder, factors.changes(rank), factors.rows, "float32").eval()
 
 
-def _choose(table: Sequence[Row], wanted: Wanted, ceiling: Score | None) -> Row:
+def _choose(table: Sequence[Row], wanted: Wanted, ceiling: Score | None, left_out: float) -> Row:
     def good(row: Row) -> bool:
         if wanted.rank is not None:
             return row.rank == wanted.rank
@@ -204,10 +204,11 @@ def _choose(table: Sequence[Row], wanted: Wanted, ceiling: Score | None) -> Row:
     if found is None:
         best = table[-1]
         raise PreconditionError(
-            f"no rank up to {best.rank} is good enough: it keeps {best.energy:.1%} of the change, an error of "
-            f"{best.error:.3f}"
-            + ("" if best.score is None else f", a score of {best.score:.3f}")
-            + "; ask for less, or for more ranks with --ranks",
+            f"no rank up to {best.rank} is good enough: it keeps {best.energy:.1%} of the linear layers' change, an "
+            f"error of {best.error:.3f}"
+            + ("" if best.score is None or ceiling is None else f", scores {best.score:.3f} of {ceiling.value:.3f}")
+            + f"; {left_out:.0%} of all change is in embeddings, norms and biases, which an adapter leaves out: "
+            "ask for less, or for more ranks with --ranks",
             reason="NO_RANK",
         )
     return found
