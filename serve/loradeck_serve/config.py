@@ -63,7 +63,12 @@ class Limits(_Strict):
     queue: int = Field(default=1024, ge=1, description="requests waiting for dispatch, over all adapters")
     queue_per_adapter: int = Field(default=512, ge=1, description="requests waiting for dispatch, of one adapter")
     concurrent: int = Field(default=256, ge=1, description="requests in the engine at once")
-    concurrent_per_adapter: int = Field(default=256, ge=1, description="requests of one adapter in the engine at once")
+    concurrent_per_adapter: int = Field(
+        default=192,
+        ge=1,
+        description="requests of one adapter in the engine at once; below `concurrent`, so that others need not wait "
+        "for one of its requests to end",
+    )
     concurrent_per_caller: int = Field(
         default=0, ge=0, description="requests of one caller (x-loradeck-caller) in the engine at once; 0 is no bound"
     )

@@ -98,39 +98,36 @@ def test_alias_moves_between_weighted_and_single_under_load_without_a_failure(se
 
 async def test_an_adapter_that_floods_the_server_does_not_starve_the_others(server: Served) -> None:
     flood_size = 400
-    victims = [f"calm-{index}" for index in range(5)]
+    victims = [f"calm-{index}" for index in range(3)]
     for index, name in enumerate(victims):
         server.deck.publish(name, "long_qa", 80 + index, max_tokens=8)
-    times: dict[str, list[float]] = {name: [] for name in victims}
+    waits: dict[str, list[float]] = {name: [] for name in victims}
     flood: list[float] = []
     stop = asyncio.Event()
 
     async with AsyncClient(server.inference, timeout=120) as client:
 
         async def one(name: str, max_tokens: int) -> float:
-            begin = time.monotonic()
             sampling = Sampling(temperature=0, max_tokens=max_tokens)
-            await client.answer_long("What?", context=CONTEXT, adapter=name, sampling=sampling).result()
-            return time.monotonic() - begin
+            answer = await client.answer_long("What?", context=CONTEXT, adapter=name, sampling=sampling).result()
+            return answer.provenance.queue_seconds
 
         async def flooding() -> None:
             while not stop.is_set():
                 flood.append(await one("long", 24))
 
+        async def calm(name: str) -> None:
+            for _ in range(6):
+                waits[name].append(await one(name, 8))
+
         for name in victims:
             await one(name, 8)
         running = [asyncio.create_task(flooding()) for _ in range(flood_size)]
         await asyncio.sleep(1)
-
-        async def calm(name: str) -> None:
-            for _ in range(6):
-                times[name].append(await one(name, 8))
-
         await asyncio.gather(*map(calm, victims))
         stop.set()
         await asyncio.gather(*running)
-    assert all(len(found) == 6 for found in times.values())
-    # More adapters than slots, and a queue full of one of them: whoever asks for little is served long before its turn
-    # in the order of arrival.
-    slowest = max(statistics.median(found) for found in times.values())
-    assert slowest < statistics.median(flood) / 2, (slowest, statistics.median(flood))
+    assert all(len(found) == 6 for found in waits.values())
+    # Whoever asks for little goes before the flood's queue, which in the order of arrival would all be served first.
+    slowest = max(statistics.median(found) for found in waits.values())
+    assert slowest < statistics.median(flood) / 4, (slowest, statistics.median(flood))

@@ -157,6 +157,19 @@ async def test_a_flood_of_one_adapter_does_not_delay_another() -> None:
         assert "quiet" in b.running, "the quiet adapter waited behind the flood"
 
 
+async def test_one_adapter_leaves_room_in_the_engine_for_others() -> None:
+    limits = Limits()
+    bench = Bench()
+    for index in range(limits.concurrent + 10):
+        await bench.add(f"flood-{index}", "flood")
+    assert len(bench.running) == limits.concurrent_per_adapter < limits.concurrent
+    await bench.add("other", "other")
+    assert "other" in bench.running
+    await bench.end(*bench.tasks)
+    while bench.queue.running:
+        await bench.end(*bench.tasks)
+
+
 async def test_long_run_shares_are_even_and_follow_weights() -> None:
     async with bench(slots=3, concurrent=1, queue=1000, queue_per_adapter=1000, weights={"c": 2.0}) as b:
         for index in range(80):
