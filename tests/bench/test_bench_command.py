@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from loradeck_cli.bench import command
-from loradeck_registry.errors import InvalidError, LoradeckError, UnavailableError, UnimplementedError
+from loradeck_registry.errors import InvalidError, LoradeckError, UnavailableError
 from loradeck_registry.registry import Registry
 from tests.bench.conftest import RunningServer
 from tests.bench.test_storage import push
@@ -79,9 +79,3 @@ def test_storage_prints_and_writes_rows(tmp_path: Path) -> None:
     rows = [row for row in json.loads(out.read_text())["rows"] if row["source"] == "registry"]
     assert {row["artifact"]: row["ratio_to_full"] for row in rows} == {"clf-full@1": 1.0, "clf@1": 0.25}
     assert "25.0%" in result.output
-
-
-@pytest.mark.parametrize("name", ["train"])
-def test_what_is_not_built_is_refused(name: str) -> None:
-    result = CliRunner().invoke(command, [name, "--whatever", "1"])
-    assert isinstance(result.exception, UnimplementedError)
