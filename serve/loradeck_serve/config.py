@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from loradeck_registry.errors import InvalidError, NotFoundError
 from loradeck_registry.reference import BaseReference, Reference
@@ -18,6 +18,7 @@ from loradeck_tasks.task import Task
 ENVIRONMENT_PREFIX = "LORADECK_SERVE_"
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """Largest ranks that the engine can be built for."""
+_DOORS = ("inference", "admin", "metrics")
 
 
 class _Strict(BaseModel):
@@ -150,12 +151,14 @@ class ServerConfig(_Strict):
     engine_restarts: int = Field(default=3, ge=0, description="restarts of a dead engine before the server gives up")
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
-    @field_validator("inference", "admin", "metrics", mode="before")
+    @field_validator(*_DOORS, mode="before")
     @classmethod
-    def _address(cls, value: object) -> object:
-        if isinstance(value, int) and not isinstance(value, bool):
-            return {"port": value}
-        return Address.parse(value) if isinstance(value, str) else value
+    def _address(cls, value: object, info: ValidationInfo) -> object:
+        value = _door(value)
+        if isinstance(value, dict) and info.field_name is not None:
+            # A door of which only the host or only the port is said has the other one's default.
+            return cls.model_fields[info.field_name].default.model_dump() | value
+        return value
 
     @field_validator("base")
     @classmethod
@@ -222,10 +225,26 @@ def load_config(
 def _set(target: dict[str, Any], path: list[str], value: Any) -> None:
     for part in path[:-1]:
         inner = target.setdefault(part, {})
+        if path[0] in _DOORS:
+            try:
+                inner = target[part] = _door(inner)
+            except ValueError:
+                raise InvalidError(
+                    f"server configuration: {part}: bad address {inner!r}: use host:port",
+                    reason="BAD_CONFIG",
+                    field="config",
+                ) from None
         if not isinstance(inner, dict):
             inner = target[part] = {}
         target = inner
     target[path[-1]] = value
+
+
+def _door(value: Any) -> Any:
+    """An address as a map, if it is a text or a port. Raises ValueError."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return {"port": value}
+    return Address.parse(value).model_dump() if isinstance(value, str) else value
 
 
 def _one_line(error: ValidationError) -> str:

@@ -26,6 +26,15 @@ def test_doors_are_on_loopback_and_apart_by_default() -> None:
     assert len({door.port for door in doors}) == 3
 
 
+def test_host_or_port_alone_leaves_the_other_as_it_is(tmp_path: Path) -> None:
+    assert str(load_config(None, {"base": "dir:x", "inference.host": "0.0.0.0"}, {}).inference) == "0.0.0.0:8500"
+    path = tmp_path / "serve.yaml"
+    path.write_text("base: dir:x\ninference: 0.0.0.0:80\nadmin: {port: 81}\nmetrics: {host: '::1'}\n")
+    config = load_config(path, {"inference.port": 90}, {"LORADECK_SERVE_ADMIN__HOST": "localhost"})
+    doors = (config.inference, config.admin, config.metrics)
+    assert [str(door) for door in doors] == ["0.0.0.0:90", "localhost:81", "[::1]:8502"]
+
+
 def test_engine_map_takes_any_option() -> None:
     config = load_config(None, {"base": "dir:x", "engine.dtype": "float32", "engine.block_size": 32}, {})
     assert config.engine == {"dtype": "float32", "block_size": 32}
@@ -41,6 +50,7 @@ def test_engine_map_takes_any_option() -> None:
         ({"base": "dir:x", "max_rank": 10}, "`max_rank` must be one of 1, 8, 16"),
         ({"base": "dir:x", "watch_interval_seconds": 5}, "watch_interval_seconds"),
         ({"base": "dir:x", "inference": "0.0.0.0:x"}, "use host:port"),
+        ({"base": "dir:x", "inference": "nowhere", "inference.port": 3}, "use host:port"),
         ({"base": "dir:x", "admin": "0.0.0.0:9"}, "`allow_remote_admin`"),
         ({"base": "dir:x", "inference": 7, "admin": 7}, "need ports of their own"),
         ({"base": "dir:x", "pins": ["a"]}, "`pins` need a `registry`"),
