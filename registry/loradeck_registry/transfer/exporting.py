@@ -20,7 +20,8 @@ from loradeck_registry.weights import Weights, write_weights
 def export_peft(registry: Registry, revision: Revision, base: BaseShapes, destination: Path) -> list[str]:
     """Write an adapter into the absent or empty folder `destination`; returns what its user should know.
 
-    New tokens become PEFT's trainable tokens, which need a base whose embedding has their rows. Raises
+    New tokens become PEFT's trainable tokens, which need a base whose embedding has their rows; `added_tokens.json`
+    names them, for an import too. Raises
     PreconditionError (NOT_AN_ADAPTER, NOT_EMPTY, and NEW_TOKENS where a tied base is given different rows for its two
     sides, which PEFT cannot express).
     """
@@ -49,6 +50,9 @@ def export_peft(registry: Registry, revision: Revision, base: BaseShapes, destin
             shutil.copyfile(source / MODEL, part / MODEL)
         (part / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
         if revision.manifest.task is not None:
+            names = {token["content"]: token["id"] for token in revision.manifest.task.get("added_tokens", ())}
+            if names:
+                (part / "added_tokens.json").write_text(json.dumps(names, indent=2, ensure_ascii=False) + "\n")
             (part / "task.json").write_text(json.dumps(revision.manifest.task, indent=2, ensure_ascii=False) + "\n")
         try:
             destination.parent.mkdir(parents=True, exist_ok=True)
