@@ -223,7 +223,7 @@ def caller() -> str:
 
 
 def _record(targets: Sequence[Weighted], who: str, why: str) -> dict[str, Any]:
-    check_no_secret([who, why], "alias")
+    check_no_secret({"who": who, "why": why}, "alias")
     return {
         "format": 1,
         "targets": [{"revision": t.revision, "digest": t.digest, "weight": t.weight} for t in targets],

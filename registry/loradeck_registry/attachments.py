@@ -1,5 +1,6 @@
 """Attachments: evaluations, tags, notes and signatures, added to a revision later; its digest stays what it is."""
 
+import math
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -88,7 +89,8 @@ def evaluation(report: Mapping[str, Any], digest: str | None = None) -> dict[str
     """An evaluation's content from a report: its numbers by dotted name, under `metrics` or at the top.
 
     With `digest`, a report that says who answered (`answered_by`, as `loradeck eval` does) must be of that revision
-    alone. Raises InvalidError if it states no number, or is of another revision (reason OTHER_REVISION).
+    alone. Raises InvalidError if it states no number or one that is not finite, or is of another revision (reason
+    OTHER_REVISION).
     """
     if digest is not None:
         _check_subject(report, digest)
@@ -96,6 +98,9 @@ def evaluation(report: Mapping[str, Any], digest: str | None = None) -> dict[str
     found = dict(_numbers(stated, "")) if isinstance(stated, Mapping) else {}
     if not found:
         raise InvalidError("the evaluation states no metric: a JSON object with numbers is needed", field="evaluation")
+    odd = [name for name, value in found.items() if not math.isfinite(value)]
+    if odd:
+        raise InvalidError(f"the evaluation's {odd[0]} is not a finite number", field="evaluation")
     about = {key: value for key, value in report.items() if isinstance(value, str)}
     return {"metrics": found, "about": about}
 

@@ -16,7 +16,7 @@ from loradeck_registry.stores.store import Store
 
 def protect(store: Store, name: str, alias: str, texts: Sequence[str], *, who: str = "", why: str = "") -> None:
     """Set an alias's rules from now on. Raises InvalidError (BAD_RULE, SECRET)."""
-    check_no_secret([who, why], "protection")
+    check_no_secret({"who": who, "why": why}, "protection")
     record = {
         "format": 1,
         "rules": [Rule.parse(text).text for text in texts],
