@@ -84,6 +84,11 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except PermissionError as error:
+        if os.environ.get("LORADECK_DEBUG"):
+            raise
+        click.echo(f"error: no permission for {error.filename or 'a file'}", err=True)
+        sys.exit(1)
     except Exception as error:
         if os.environ.get("LORADECK_DEBUG"):
             raise

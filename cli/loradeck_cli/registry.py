@@ -12,7 +12,7 @@ from loradeck_cli.registry_care import attach, gc, note, protect, sign, tag
 from loradeck_cli.registry_find import list_, show
 from loradeck_cli.registry_options import checked_task, registry_options
 from loradeck_cli.registry_transfer import diff, export, import_
-from loradeck_registry.errors import InvalidError, LoradeckError
+from loradeck_registry.errors import InvalidError, LoradeckError, NotFoundError
 from loradeck_registry.registry import Registry
 
 
@@ -86,6 +86,8 @@ def push(
     from loradeck_registry.publish import pulled_manifest, push_folder, read_json_file
 
     registry = Registry.open(url)
+    if sign_key is not None and not sign_key.is_file():
+        raise NotFoundError(f"no key file {sign_key}", field="key")
     task = None if task_path is None else checked_task(read_json_file(task_path, "task"))
     pulled = pulled_manifest(folder) if task is None else None
     if pulled is not None:
@@ -195,7 +197,7 @@ def verify(url: str, json_path: str | None) -> None:
     if not report.clean:
         raise LoradeckError(
             f"{len(report.damaged)} damaged and {len(report.missing)} missing objects in {registry.url}; restore them "
-            "from a copy, or push the same files again",
+            "from a copy, or delete damaged blobs and push the same files again",
             reason="VERIFY_FAILED",
         )
 

@@ -44,7 +44,9 @@ def import_(
         _import_bundle(registry, name, Path(source), json_path, base, task_path, settings)
         return
     if name is None or base is None:
-        raise InvalidError("to import a folder, give NAME, SOURCE and --base", field="base")
+        raise InvalidError(
+            f"{source} is no bundle file, and to import a folder, give NAME, SOURCE and --base", field="base"
+        )
     from loradeck_registry.bases import resolve_base
     from loradeck_registry.publish import read_json_file
     from loradeck_registry.transfer.importing import import_folder

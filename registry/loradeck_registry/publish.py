@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from loradeck_registry.bases import ResolvedBase, model_files
-from loradeck_registry.errors import InvalidError, LoradeckError, PreconditionError
+from loradeck_registry.errors import InvalidError, LoradeckError, NotFoundError, PreconditionError
 from loradeck_registry.files import describe, folder_files
 from loradeck_registry.hashing import sha256_of
 from loradeck_registry.identity import read_config
@@ -41,6 +41,8 @@ def push_folder(
     and `probe` are JSON of the models in `loradeck_tasks`. `follow_links` is for full checkpoints in
     the hub's cache. `progress` is told of bytes as `Registry.push` says. Raises what `Registry.push` raises.
     """
+    if not folder.is_dir():
+        raise NotFoundError(f"no folder {folder} to push", field="folder")
     lora = None
     if (folder / CONFIG).exists():
         everything = folder_files(folder)
@@ -86,9 +88,10 @@ def read_json_file(path: Path, what: str) -> dict[str, Any]:
     try:
         content = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
-        raise InvalidError(f"cannot read {what} from {path}: {error}", field=what) from error
+        why = error.strerror if isinstance(error, OSError) else error
+        raise InvalidError(f"cannot read the {what} from {path}: {why}", field=what) from error
     if not isinstance(content, dict):
-        raise InvalidError(f"{path} does not hold {what}: a JSON object is needed", field=what)
+        raise InvalidError(f"{path} does not hold the {what}: a JSON object is needed", field=what)
     return content
 
 
