@@ -108,7 +108,8 @@ def test_memory_follows_method_batch_and_gpu() -> None:
     figures = plan(load_recipe("alpaca/qwen2.5-1.5b-lora"), None, gpu="RTX-4080", batch_sizes=(1, 4)).as_json()
     peaks = {(row["method"], row["batch_size"]): row["peak_bytes"] for row in figures["alternatives"]}
     fits = {(row["method"], row["batch_size"]): row["fits"] for row in figures["alternatives"]}
-    assert peaks["lora", 1] < peaks["lora", 4] < peaks["full", 1] < peaks["full", 4]
+    # Full tuning peaks in the optimizer, where small batches do not show.
+    assert peaks["lora", 1] < peaks["lora", 4] < peaks["full", 1] <= peaks["full", 4]
     # The study: LoRA fits its 16 GB, full tuning does not.
     assert fits["lora", 4]
     assert not fits["full", 1]
