@@ -12,7 +12,7 @@ from loradeck_cli.registry_care import attach, gc, note, protect, sign, tag
 from loradeck_cli.registry_find import list_, show
 from loradeck_cli.registry_options import checked_task, registry_options
 from loradeck_cli.registry_transfer import diff, export, import_
-from loradeck_registry.errors import InvalidError, LoradeckError, NotFoundError
+from loradeck_registry.errors import InvalidError, LoradeckError
 from loradeck_registry.registry import Registry
 
 
@@ -84,10 +84,12 @@ def push(
     """
     from loradeck_registry.bases import resolve_base
     from loradeck_registry.publish import pulled_manifest, push_folder, read_json_file
+    from loradeck_registry.signing import check_key
 
     registry = Registry.open(url)
-    if sign_key is not None and not sign_key.is_file():
-        raise NotFoundError(f"no key file {sign_key}", field="key")
+    password = os.environ.get("LORADECK_SIGN_PASSWORD")
+    if sign_key is not None:
+        check_key(sign_key, password)
     task = None if task_path is None else checked_task(read_json_file(task_path, "task"))
     pulled = pulled_manifest(folder) if task is None else None
     if pulled is not None:
@@ -97,7 +99,7 @@ def push(
         first = None if sign_key else alias
         revision = push_folder(registry, name, folder, resolved, task=task, alias=first, progress=told, **settings)
         if sign_key is not None:
-            registry.sign(revision, sign_key, password=os.environ.get("LORADECK_SIGN_PASSWORD"))
+            registry.sign(revision, sign_key, password=password)
             if alias is not None:
                 why = settings["reason"] or "published"
                 registry.move_alias(name, alias, str(revision.number), who=settings["author"] or "", why=why)

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import tempfile
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -74,6 +75,19 @@ class Trust:
             f"no signature of {what} is valid under the trusted keys: another key signed it, or files have changed",
             reason="SIGNATURE_INVALID",
         )
+
+
+def check_key(key: Path, password: str | None = None) -> None:
+    """Sign a file of a few bytes, so that a key that cannot sign is refused before anything is published.
+
+    Raises as `sign_folder`.
+    """
+    with tempfile.TemporaryDirectory() as place:
+        folder, scratch = Path(place, "files"), Path(place, "signature")
+        folder.mkdir()
+        scratch.mkdir()
+        (folder / "file").write_text("signed to try the key")
+        sign_folder(folder, key, scratch, password)
 
 
 def sign_folder(folder: Path, key: Path, scratch: Path, password: str | None = None) -> dict[str, Any]:

@@ -363,8 +363,10 @@ class TestCare:
         from tests.registry.test_signing import make_key
 
         private, public = make_key(tmp_path, "key")
-        push = ("push", "clf", adapter, "--base", "tiny", "--task", task, "--sign-key", private, "--alias", "prod")
-        assert run.json(*push)["revision"] == 4
+        push = ("push", "clf", adapter, "--base", "tiny", "--task", task, "--alias", "prod", "--sign-key")
+        # A key that cannot sign publishes nothing.
+        assert "not an EC private key" in _one_line(run(*push, public, code=2))
+        assert run.json(*push, private)["revision"] == 4
         monkeypatch.setenv("LORADECK_SIGNATURES", "require")
         monkeypatch.setenv("LORADECK_PUBLIC_KEYS", str(public))
         run("pull", "clf@prod", tmp_path / "out")
