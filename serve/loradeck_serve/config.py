@@ -68,7 +68,7 @@ class Limits(_Strict):
         default=192,
         ge=1,
         description="requests of one adapter in the engine at once; below `concurrent`, so that others need not wait "
-        "for one of its requests to end",
+        "for one of its requests to end; three quarters of it if not given",
     )
     concurrent_per_caller: int = Field(
         default=0, ge=0, description="requests of one caller (x-loradeck-caller) in the engine at once; 0 is no bound"
@@ -90,6 +90,9 @@ class Limits(_Strict):
     def _ordered(self) -> Self:
         if self.default_deadline_seconds > self.max_deadline_seconds:
             raise ValueError("`default_deadline_seconds` must not exceed `max_deadline_seconds`")
+        if "concurrent_per_adapter" not in self.model_fields_set:
+            # One adapter must not fill an engine whose bound was lowered.
+            object.__setattr__(self, "concurrent_per_adapter", max(1, self.concurrent * 3 // 4))
         return self
 
 

@@ -35,6 +35,15 @@ def test_host_or_port_alone_leaves_the_other_as_it_is(tmp_path: Path) -> None:
     assert [str(door) for door in doors] == ["0.0.0.0:90", "localhost:81", "[::1]:8502"]
 
 
+def test_one_adapter_leaves_room_whatever_the_engine_is_bound_to() -> None:
+    def bound(**limits: int) -> int:
+        settings = {f"limits.{name}": value for name, value in limits.items()}
+        return load_config(None, {"base": "dir:x", **settings}, {}).limits.concurrent_per_adapter
+
+    assert (bound(), bound(concurrent=100), bound(concurrent=1)) == (192, 75, 1)
+    assert bound(concurrent=100, concurrent_per_adapter=100) == 100
+
+
 def test_engine_map_takes_any_option() -> None:
     config = load_config(None, {"base": "dir:x", "engine.dtype": "float32", "engine.block_size": 32}, {})
     assert config.engine == {"dtype": "float32", "block_size": 32}
