@@ -64,7 +64,7 @@ def test_whole_comparison_small(tmp_path: Path) -> None:
     path = tmp_path / "result.json"
     command = [
         sys.executable, "-m", "loradeck_cli.main", "bench", "train", "--json", str(path), "--rounds", "1",
-        "--rows", "32", "--wide-steps", "1", "--ladder-rows", "16",
+        "--rows", "32", "--wide-steps", "1", "--ladder-rows", "32",
     ]  # fmt: skip
     done = subprocess.run(
         command, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=880

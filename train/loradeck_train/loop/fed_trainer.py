@@ -81,9 +81,7 @@ class FedTrainer(Trainer):  # type: ignore[misc]
             step = self.state.global_step
             self._guard.check(step, logs["loss"], float(logs.get("grad_norm", 0.0)), self._rows)
             self._rows = []
-            # The warm-up's first step has a learning rate of 0: a run of that step alone moves nothing.
-            stepped = step > 1 or not self.args.warmup_steps
-            if self._before is not None and step == self._look_at and stepped:
+            if self._before is not None and step == self._look_at:
                 self._tell_unmoved(self._before.unmoved(self.model))
         super().log(logs, start_time)
 
