@@ -131,15 +131,20 @@ def verify_json(report: VerifyReport) -> dict[str, Any]:
 
 
 def name_rows(page: Page) -> list[dict[str, Any]]:
-    """One row per name; a name whose newest revision cannot be read says so."""
+    """One row per name; a name whose newest revision cannot be read says so. An alias has its revision, or the share
+    of each of its revisions."""
     rows = []
     for row in page.rows:
-        aliases = {alias: entry.revision for alias, entry in row.aliases.items()}
+        aliases = {alias: _pointed(entry) for alias, entry in row.aliases.items()}
         if row.latest is None:
             rows.append({"name": row.name, "aliases": aliases, "error": row.error})
         else:
             rows.append(revision_json(row.latest) | {"aliases": aliases, "error": None})
     return rows
+
+
+def _pointed(entry: AliasEntry) -> int | dict[str, float]:
+    return {str(target.revision): target.weight for target in entry.targets} if entry.weighted else entry.revision
 
 
 def revision_rows(registry: Registry, name: str, wanted: Filter, limit: int) -> list[dict[str, Any]]:

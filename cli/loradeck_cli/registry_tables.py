@@ -23,6 +23,12 @@ def points(entry: AliasEntry) -> str:
     return ", ".join(f"{target.revision}={target.weight:.4g}" for target in entry.targets)
 
 
+def _target(to: int | dict[str, float]) -> str:
+    if isinstance(to, int):
+        return str(to)
+    return "/".join(f"{revision}:{share:.4g}" for revision, share in to.items())
+
+
 def name_table(rows: list[dict[str, Any]], url: str, following: str | None) -> None:
     """Names with their newest revision, and how to get the next page."""
     if not rows:
@@ -30,7 +36,7 @@ def name_table(rows: list[dict[str, Any]], url: str, following: str | None) -> N
         return
     table = _table("name", "kind", "latest", "*aliases", "*task", "rank", "size", "*base")
     for row in rows:
-        aliases = ", ".join(f"{alias}={revision}" for alias, revision in row["aliases"].items())
+        aliases = ", ".join(f"{alias}={_target(to)}" for alias, to in row["aliases"].items())
         if row["error"]:
             table.add_row(row["name"], "damaged", "", aliases, "", "", "", row["error"])
             continue

@@ -313,6 +313,9 @@ class TestCare:
 
     def test_weighted_alias(self, run: Command) -> None:
         moved = run.json("alias", "clf", "prod", "1=90", "2=10")
+        (listed,) = [row for row in run.json("list")["names"] if row["name"] == "clf"]
+        assert listed["aliases"]["prod"] == {"1": 0.9, "2": 0.1}
+        assert "1:0.9/2:0.1" in run("list")
         assert [(target["revision"], target["weight"]) for target in moved["targets"]] == [(1, 0.9), (2, 0.1)]
         assert "2=0.1" in run("history", "clf", "prod")
         assert run.json("show", "clf@2")["aliases"] == ["prod"]
