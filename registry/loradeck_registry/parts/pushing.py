@@ -69,7 +69,15 @@ class Pushing(Pointing):
             Upload(self._store, manifest, files, packer, lease, progress).run()
             revision = self._push_revision(name, manifest, digest, author or manifest.author, reason)
         if alias is not None:
-            self.move_alias(name, alias, str(revision.number), who=author or "", why=reason or "published")
+            try:
+                self.move_alias(name, alias, str(revision.number), who=author or "", why=reason or "published")
+            except PreconditionError as error:
+                # What is published stays, and who pushes again must know that it is there.
+                raise PreconditionError(
+                    f"{revision} is published, {name}@{alias} was not moved: {error.message}",
+                    reason=error.reason,
+                    metadata=error.metadata,
+                ) from error
         return revision
 
     @contextmanager
