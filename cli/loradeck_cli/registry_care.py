@@ -10,6 +10,7 @@ import click
 
 from loradeck_cli import registry_output as output
 from loradeck_cli.registry_options import registry_options
+from loradeck_registry.attachments import check_tag
 from loradeck_registry.collection.collecting import CollectReport
 from loradeck_registry.collection.retention import Retention
 from loradeck_registry.errors import InvalidError
@@ -76,6 +77,8 @@ def tag(url: str, json_path: str | None, reference: str, tags: tuple[str, ...], 
     registry = Registry.open(url)
     revision = registry.resolve(reference)
     for text in tags:
+        check_tag(text)
+    for text in tags:
         registry.tag(revision, text, remove=remove, who=who)
     now = registry.tags(revision)
     result = output.revision_json(revision) | {"tags": now}
@@ -89,6 +92,8 @@ def tag(url: str, json_path: str | None, reference: str, tags: tuple[str, ...], 
 @registry_options
 def note(url: str, json_path: str | None, reference: str, text: str, who: str) -> None:
     """Add a note to a revision."""
+    if not text.strip():
+        raise InvalidError("the note is empty: give its text", field="text")
     registry = Registry.open(url)
     revision = registry.resolve(reference)
     added = registry.attach(revision, "note", {"text": text}, who=who)

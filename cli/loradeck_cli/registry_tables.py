@@ -16,13 +16,6 @@ from loradeck_registry.transfer.comparing import Comparison
 from loradeck_registry.verify import VerifyReport
 
 
-def points(entry: AliasEntry) -> str:
-    """Where an alias points: `7`, or `7=0.9, 8=0.1`."""
-    if not entry.weighted:
-        return str(entry.revision)
-    return ", ".join(f"{target.revision}={target.weight:.4g}" for target in entry.targets)
-
-
 def _target(to: int | dict[str, float]) -> str:
     if isinstance(to, int):
         return str(to)
@@ -71,7 +64,7 @@ def alias_table(entries: list[AliasEntry], title: str) -> None:
     table = _table("#", "alias", "*revision", "*who", "when", "*why", title=title)
     for entry in entries:
         when = f"{entry.when:%Y-%m-%d %H:%M:%S}"
-        table.add_row(str(entry.number), entry.alias, points(entry), entry.who, when, entry.why)
+        table.add_row(str(entry.number), entry.alias, entry.pointed, entry.who, when, entry.why)
     _print(table)
 
 
@@ -109,26 +102,33 @@ def _history(revision: Revision, came: Lineage) -> Iterator[tuple[str, str]]:
         content = ["by " + item.who] if item.kind == "signature" else list(item.content.values())
         yield item.kind, _short(content[0] if len(content) == 1 else item.content)
     for entry in came.moves:
-        yield "move", f"{entry.when:%Y-%m-%d %H:%M:%S} {entry.alias} -> {points(entry)} by {entry.who}: {entry.why}"
+        yield "move", f"{entry.when:%Y-%m-%d %H:%M:%S} {entry.alias} -> {entry.pointed} by {entry.who}: {entry.why}"
 
 
 def pushed(revision: Revision) -> None:
     """The line after a push."""
     line(f"{revision} {revision.manifest.kind} {human(revision.manifest.size)} {revision.digest}")
+    if revision.manifest.kind == "adapter" and revision.manifest.task is None:
+        line("- it has no task, and no server will load it: push it again with --task FILE")
 
 
 def moved(entry: AliasEntry) -> None:
     """The line after an alias move."""
     if entry.weighted:
-        line(f"{entry.name}@{entry.alias} -> {points(entry)}")
+        line(f"{entry.name}@{entry.alias} -> {entry.pointed}")
     else:
         line(f"{entry.name}@{entry.alias} -> {entry.name}@{entry.revision} {entry.digest[:19]}")
+
+
+def _count(number: int, one: str, many: str = "") -> str:
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
 def verify_table(report: VerifyReport) -> None:
     """Counts, then every finding."""
     line(
-        f"{report.names} names, {report.revisions} revisions, {report.aliases} aliases, {report.blobs} blobs, "
+        f"{_count(report.names, 'name')}, {_count(report.revisions, 'revision')}, "
+        f"{_count(report.aliases, 'alias', 'aliases')}, {_count(report.blobs, 'blob')}, "
         f"{human(report.bytes)}: {'clean' if report.clean else 'NOT CLEAN'}"
     )
     for kind in ("damaged", "missing", "orphaned"):

@@ -126,8 +126,9 @@ def export(url: str, json_path: str | None, reference: str, destination: Path, f
 def _export_peft(registry: Registry, revision: Revision, destination: Path, base: str | None) -> list[str]:
     from loradeck_registry.bases import resolve_base
     from loradeck_registry.shapes import read_shapes
-    from loradeck_registry.transfer.exporting import export_peft
+    from loradeck_registry.transfer.exporting import check_exportable, export_peft
 
+    check_exportable(revision)
     stated = revision.manifest.base.reference
     if base is None and stated.startswith("dir:"):
         raise InvalidError(f"the base of {revision} was the folder {stated}: say where it is with --base", field="base")

@@ -50,6 +50,13 @@ class AliasEntry:
         """Whether it points to more than one revision."""
         return len(self.targets) > 1
 
+    @property
+    def pointed(self) -> str:
+        """What it points to, in words: `7`, or `7=0.9, 8=0.1`."""
+        if not self.weighted:
+            return str(self.revision)
+        return ", ".join(f"{target.revision}={target.weight:.4g}" for target in self.targets)
+
     def draw(self, caller: str) -> Weighted:
         """The target for a caller: always the same for one caller while the weights stand; `""`: the largest share.
 
@@ -144,7 +151,7 @@ class AliasLog:
                     "has retired: move the alias to a revision that is there",
                     reason="REVISION_RETIRED",
                 )
-        entry = _record(target.targets, who, why or f"rollback from {now.revision}")
+        entry = _record(target.targets, who, why or f"rollback from {now.pointed}")
         entry["restores"] = number
         self._write(now.number + 1, entry, conflict=True)
         return self._entry(now.number + 1)

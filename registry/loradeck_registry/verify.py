@@ -56,6 +56,8 @@ class _Scan:
         self._sources = sources
         self._report = VerifyReport()
         self._manifests: dict[str, str] = {}
+        self._unreadable: set[tuple[str, int]] = set()
+        """Revisions whose record is damaged: what they use and what points to them cannot be judged."""
         self._files: dict[str, tuple[int, str]] = {}
         self._blobs: dict[str, tuple[int, str]] = {}
         self._deltas: dict[str, tuple[DeltaRecord, str]] = {}
@@ -79,12 +81,13 @@ class _Scan:
             names.add(name)
             record = self._record(key, {"digest": str, "kind": str})
             if record is None:
+                self._unreadable.add((name, number))
                 continue
             self._report.revisions += 1
             digests[name, number] = record["digest"]
             self._manifests.setdefault(record["digest"], f"{name}@{number}")
         for name in names:
-            self._check_gaps(layout.revisions(name), [n for other, n in digests if other == name])
+            self._check_gaps(layout.revisions(name), [n for other, n in {*digests, *self._unreadable} if other == name])
         self._report.names = len(names)
         return digests
 
@@ -96,6 +99,8 @@ class _Scan:
             record = self._record(key, {"targets": list, "who": str, "when": str})
             for target in record["targets"] if record else ():
                 number = target["revision"]
+                if (name, number) in self._unreadable:
+                    continue
                 if digests.get((name, number)) != target["digest"] and not self._retired(name, number):
                     self._report.missing.append(
                         Finding(layout.numbered(layout.revisions(name), target["revision"]), f"{key} points to it")
@@ -197,7 +202,8 @@ class _Scan:
         for prefix, used in ((layout.MANIFESTS, manifests), (layout.DELTAS, deltas), (layout.BLOBS, blobs)):
             for key, size in self._store.keys(prefix):
                 if key not in used:
-                    self._report.orphaned.append(Finding(key, f"used by no revision ({size} bytes)"))
+                    by = "no revision that can be read" if self._unreadable else "no revision"
+                    self._report.orphaned.append(Finding(key, f"used by {by} ({size} bytes)"))
         for path in self._store.unfinished():
             self._report.orphaned.append(Finding(path, "left by an interrupted write"))
 

@@ -144,6 +144,7 @@ class TestWeighted:
         three.move_alias("clf", "prod", {"1": 90, "2": 10}, expect=1)
         assert three.rollback("clf", "prod").targets == three.history("clf", "prod")[-1].targets
         assert not three.aliases("clf")["prod"].weighted
+        assert three.history("clf", "prod")[0].why == "rollback from 1=0.9, 2=0.1"
         assert three.verify().clean
 
     @pytest.mark.parametrize("targets", [{"1": 0.0, "2": 1.0}, {"1": -1.0}, {"1": 1.0, "clf@1": 1.0}, {}])

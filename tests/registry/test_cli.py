@@ -120,6 +120,22 @@ def test_tables_for_people(run: Command, tiny_base: Path, adapter: Path, task: P
     assert "clean" in run("verify")
 
 
+def test_what_would_be_half_done_or_empty_is_refused_whole(
+    run: Command, tiny_base: Path, adapter: Path, task: Path, tmp_path: Path
+) -> None:
+    from tests.support.tiny import make_tiny_adapter
+
+    run("init")
+    assert "base" in run("add-base", "tiny", f"dir:{tiny_base}")
+    assert "no task" in run("push", "bare", make_tiny_adapter(tiny_base, tmp_path / "bare"), "--base", "tiny")
+    assert "no task" not in run("push", "clf", adapter, "--base", "tiny", "--task", task)
+    assert "../x" in _one_line(run("tag", "clf", "good", "../x", code=2))
+    assert "good" not in run("tag", "clf", "fine")
+    assert "empty" in _one_line(run("note", "clf", "  ", code=2))
+    assert "registry pull" in _one_line(run("export", "tiny", tmp_path / "out", code=1))
+    assert "@" in run.json("show", "clf")["record"]["author"]
+
+
 def test_json_goes_to_a_file_beside_the_table(run: Command, tmp_path: Path) -> None:
     output = run("init", "--json", tmp_path / "out.json")
     assert "registry at" in output

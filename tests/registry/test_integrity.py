@@ -79,6 +79,16 @@ def test_damaged_record_is_noticed(registry: Registry, revision: Revision) -> No
     assert not registry.verify().clean
 
 
+def test_damaged_record_is_the_only_thing_that_is_wrong(registry: Registry, revision: Revision, tmp_path: Path) -> None:
+    push(registry, tmp_path / "a", seed=2)
+    registry.move_alias("clf", "prod", "1")
+    overwrite(registry, "revisions/clf/00000001.json", b"{")
+    report = registry.verify()
+    assert [finding.object for finding in report.damaged] == ["revisions/clf/00000001.json"]
+    assert not report.missing
+    assert all("no revision that can be read" in finding.why for finding in report.orphaned)
+
+
 def test_gap_in_a_log_is_missing(registry: Registry, revision: Revision, tmp_path: Path) -> None:
     for seed in (2, 3):
         push(registry, tmp_path / "a", seed=seed)

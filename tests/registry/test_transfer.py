@@ -233,12 +233,16 @@ class TestBundle:
                     bad.addfile(link)
                 else:
                     bad.addfile(member, archive.extractfile(member))
-            climber = tarfile.TarInfo("../climbed")
-            climber.size = 1
-            bad.addfile(climber, io.BytesIO(b"x"))
         with pytest.raises(InvalidError, match="plain file"):
             read_bundle(other, tmp_path / "bad.tar")
+        with tarfile.open(tmp_path / "clf.tar", "a") as more:
+            climber = tarfile.TarInfo("../climbed")
+            climber.size = 1
+            more.addfile(climber, io.BytesIO(b"x"))
+        with pytest.raises(InvalidError, match="climbed"):
+            read_bundle(other, tmp_path / "clf.tar")
         assert not list(tmp_path.rglob("climbed"))
+        assert other.names() == []
 
 
 class TestCompare:

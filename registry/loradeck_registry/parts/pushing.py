@@ -67,7 +67,7 @@ class Pushing(Pointing):
             self._packer(name, manifest, base_folder) as packer,
         ):
             Upload(self._store, manifest, files, packer, lease, progress).run()
-            revision = self._push_revision(name, manifest, digest, author or manifest.author, reason)
+            revision = self._push_revision(name, manifest, digest, author or manifest.author or this_process(), reason)
         if alias is not None:
             try:
                 self.move_alias(name, alias, str(revision.number), who=author or "", why=reason or "published")
@@ -88,7 +88,7 @@ class Pushing(Pointing):
         with self._cache.aside() as scratch, self._cache.sources(self._store) as copies:
             yield Packer(scratch, lambda: choose_sources(self, self._store, copies, name, manifest, base_folder))
 
-    def _push_revision(self, name: str, manifest: Manifest, digest: str, author: str | None, reason: str) -> Revision:
+    def _push_revision(self, name: str, manifest: Manifest, digest: str, author: str, reason: str) -> Revision:
         record = {
             "format": FORMAT,
             "digest": digest,

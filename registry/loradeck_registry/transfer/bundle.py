@@ -62,6 +62,7 @@ def read_bundle(
     try:
         with tarfile.open(source, "r:") as archive, scratch_folder() as scratch:
             head, manifest = _read_head(archive, source)
+            _check_members(archive, manifest, source)
             files = {}
             for file in manifest.files:
                 target = scratch / file.sha256
@@ -94,6 +95,16 @@ def _read_head(archive: tarfile.TarFile, source: Path) -> tuple[dict[str, object
     if digest_of(content) != digest:
         raise DamagedError(f"the manifest in the bundle {source.name} is damaged; fetch the bundle again")
     return head, parse_manifest(content, f"the bundle {source.name}")
+
+
+def _check_members(archive: tarfile.TarFile, manifest: Manifest, source: Path) -> None:
+    known = {_HEAD, _MANIFEST, *(f"files/{file.path}" for file in manifest.files)}
+    odd = sorted({member.name for member in archive.getmembers()} - known)
+    if odd:
+        raise InvalidError(
+            f"{source.name} holds {odd[0]}, which its manifest does not name: it was changed after it was written",
+            field="source",
+        )
 
 
 def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:

@@ -17,6 +17,15 @@ from loradeck_registry.shapes import BaseShapes
 from loradeck_registry.weights import Weights, write_weights
 
 
+def check_exportable(revision: Revision) -> None:
+    """Raise PreconditionError (NOT_AN_ADAPTER) unless there is something to convert."""
+    if revision.manifest.kind != "adapter":
+        raise PreconditionError(
+            f"{revision} is of kind {revision.manifest.kind}: `registry pull` gives its files as they are",
+            reason="NOT_AN_ADAPTER",
+        )
+
+
 def export_peft(registry: Registry, revision: Revision, base: BaseShapes, destination: Path) -> list[str]:
     """Write an adapter into the absent or empty folder `destination`; returns what its user should know.
 
@@ -25,11 +34,7 @@ def export_peft(registry: Registry, revision: Revision, base: BaseShapes, destin
     PreconditionError (NOT_AN_ADAPTER, NOT_EMPTY, and NEW_TOKENS where a tied base is given different rows for its two
     sides, which PEFT cannot express).
     """
-    if revision.manifest.kind != "adapter":
-        raise PreconditionError(
-            f"{revision} is of kind {revision.manifest.kind}: `registry pull` gives its files as they are",
-            reason="NOT_AN_ADAPTER",
-        )
+    check_exportable(revision)
     if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
         raise PreconditionError(f"{destination} exists and is not an empty folder", reason="NOT_EMPTY")
     source = registry.local(revision)
