@@ -8,16 +8,19 @@ with Client("127.0.0.1:8500") as client:
         print(chunk.text, end="")
 """
 
+from loradeck_client.access import Access
 from loradeck_client.admin import AdminClient, AsyncAdminClient
 from loradeck_client.aio import AsyncClient, AsyncTextStream
 from loradeck_client.errors import (
     ConflictError,
     DeadlineError,
+    DeniedError,
     ExhaustedError,
     InvalidError,
     LoradeckError,
     NotFoundError,
     PreconditionError,
+    UnauthenticatedError,
     UnavailableError,
     UnimplementedError,
 )
@@ -37,6 +40,7 @@ from loradeck_client.retry import RetryPolicy
 from loradeck_client.sync import Client, TextStream
 
 __all__ = [
+    "Access",
     "Adapter",
     "AdminClient",
     "AliasFlip",
@@ -50,6 +54,7 @@ __all__ = [
     "Client",
     "ConflictError",
     "DeadlineError",
+    "DeniedError",
     "ExhaustedError",
     "InvalidError",
     "LabelProbability",
@@ -60,6 +65,7 @@ __all__ = [
     "RetryPolicy",
     "Sampling",
     "TextStream",
+    "UnauthenticatedError",
     "UnavailableError",
     "UnimplementedError",
     "Usage",

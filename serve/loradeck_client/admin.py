@@ -8,6 +8,7 @@ import grpc
 
 import loradeck.adapters.v1 as adapters
 from loradeck_client import convert
+from loradeck_client.access import Access
 from loradeck_client.aio import AsyncCaller
 from loradeck_client.channel import DEFAULT_TIMEOUT, Settings
 from loradeck_client.errors import from_rpc_error
@@ -39,8 +40,9 @@ class AdminClient:
         timeout: float = DEFAULT_TIMEOUT,
         retry: RetryPolicy | None = None,
         caller: str = "",
+        access: Access | None = None,
     ) -> None:
-        self._caller = Caller(Settings(target, timeout, retry or RetryPolicy(), caller))
+        self._caller = Caller(Settings(target, timeout, retry or RetryPolicy(), caller, access or Access()))
         self._stub: Any = adapters.AdapterServiceStub(self._caller.channel)  # type: ignore[no-untyped-call]
 
     def list(self) -> list[Adapter]:
@@ -126,8 +128,9 @@ class AsyncAdminClient:
         timeout: float = DEFAULT_TIMEOUT,
         retry: RetryPolicy | None = None,
         caller: str = "",
+        access: Access | None = None,
     ) -> None:
-        self._caller = AsyncCaller(Settings(target, timeout, retry or RetryPolicy(), caller))
+        self._caller = AsyncCaller(Settings(target, timeout, retry or RetryPolicy(), caller, access or Access()))
         self._stub: Any = adapters.AdapterServiceStub(self._caller.channel)  # type: ignore[no-untyped-call]
 
     async def list(self) -> list[Adapter]:

@@ -9,7 +9,8 @@ import grpc
 
 import loradeck.inference.v1 as inference
 from loradeck_client import convert
-from loradeck_client.channel import DEFAULT_TIMEOUT, OPTIONS, Settings, remaining
+from loradeck_client.access import Access
+from loradeck_client.channel import DEFAULT_TIMEOUT, Settings, open_async, remaining
 from loradeck_client.errors import LoradeckError, ServerError, from_rpc_error
 from loradeck_client.results import Answer, Chunk, Classification, Sampling
 from loradeck_client.retry import RetryPolicy
@@ -20,7 +21,7 @@ class AsyncCaller:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.channel = grpc.aio.insecure_channel(settings.target, options=OPTIONS)
+        self.channel = open_async(settings.target, settings.access)
 
     async def unary(
         self,
@@ -152,8 +153,9 @@ class AsyncClient:
         timeout: float = DEFAULT_TIMEOUT,
         retry: RetryPolicy | None = None,
         caller: str = "",
+        access: Access | None = None,
     ) -> None:
-        self._caller = AsyncCaller(Settings(target, timeout, retry or RetryPolicy(), caller))
+        self._caller = AsyncCaller(Settings(target, timeout, retry or RetryPolicy(), caller, access or Access()))
         self._stub: Any = inference.InferenceServiceStub(self._caller.channel)  # type: ignore[no-untyped-call]
 
     async def classify(

@@ -1,4 +1,4 @@
-"""What both clients share: channel options, metadata, deadlines."""
+"""What both clients share: channels, metadata, deadlines."""
 
 import getpass
 import socket
@@ -6,6 +6,9 @@ import time
 from dataclasses import dataclass, field
 from functools import cache
 
+import grpc
+
+from loradeck_client.access import Access
 from loradeck_client.retry import RetryPolicy
 
 OPTIONS = (
@@ -24,18 +27,38 @@ class Settings:
     timeout: float = DEFAULT_TIMEOUT
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     caller: str = ""
-    """Who calls; empty: user@host."""
+    """Who calls, where the server asks for no credentials; empty: user@host."""
+    access: Access = field(default_factory=Access)
 
     def deadline(self, timeout: float | None) -> float:
         """When a call with this timeout (None: the client's) must be over, monotonic."""
         return time.monotonic() + (self.timeout if timeout is None else timeout)
 
     def metadata(self, request_id: str | None) -> tuple[tuple[str, str], ...]:
-        """Metadata of a call: who calls, and the request id if one is given."""
+        """Metadata of a call: who calls, the API key if there is one, and the request id if one is given."""
         metadata = [("x-loradeck-caller", self.caller or _caller())]
         if request_id is not None:
             metadata.append(("x-request-id", request_id))
+        metadata.extend(self.access.metadata)
         return tuple(metadata)
+
+
+def open_sync(target: str, access: Access) -> grpc.Channel:
+    """A channel to `target`. Raises InvalidError or NotFoundError if `access` cannot be used for it."""
+    access.check(target)
+    credentials, options = access.channel_credentials(), (*OPTIONS, *access.options)
+    if credentials is None:
+        return grpc.insecure_channel(target, options=options)
+    return grpc.secure_channel(target, credentials, options=options)
+
+
+def open_async(target: str, access: Access) -> grpc.aio.Channel:
+    """The same for asyncio."""
+    access.check(target)
+    credentials, options = access.channel_credentials(), (*OPTIONS, *access.options)
+    if credentials is None:
+        return grpc.aio.insecure_channel(target, options=options)
+    return grpc.aio.secure_channel(target, credentials, options=options)
 
 
 def remaining(deadline: float) -> float:

@@ -110,7 +110,11 @@ def from_rpc_error(error: Any, target: str = "") -> LoradeckError:
 def _of_grpc_itself(code: Any, message: str, target: str) -> tuple[str, str | None]:
     """Message and reason of a failure that no handler of loradeck made: gRPC's own words say nothing to a user."""
     if code is grpc.StatusCode.UNAVAILABLE and target:
-        return f"no server answers at {target} ({message}): is `loradeck serve` running there?", "NOT_REACHABLE"
+        if any(word in message.lower() for word in ("handshak", "ssl", "tls", "certificate")):
+            hint = "its certificate, the authority (--tls-ca), the name (--tls-name), and whether it speaks TLS at all"
+            return f"no TLS with {target} ({message}): check {hint}", "TLS_FAILED"
+        hint = "is `loradeck serve` running there, and does it want TLS (--tls)?"
+        return f"no server answers at {target} ({message}): {hint}", "NOT_REACHABLE"
     if code is grpc.StatusCode.UNIMPLEMENTED:
         where = f"the server at {target}" if target else "this server"
         return f"{where} does not take this call: is that its other door (inference or admin)?", "WRONG_DOOR"

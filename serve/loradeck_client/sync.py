@@ -9,7 +9,8 @@ import grpc
 
 import loradeck.inference.v1 as inference
 from loradeck_client import convert
-from loradeck_client.channel import DEFAULT_TIMEOUT, OPTIONS, Settings, remaining
+from loradeck_client.access import Access
+from loradeck_client.channel import DEFAULT_TIMEOUT, Settings, open_sync, remaining
 from loradeck_client.errors import LoradeckError, ServerError, from_rpc_error
 from loradeck_client.results import Answer, Chunk, Classification, Sampling
 from loradeck_client.retry import RetryPolicy
@@ -22,7 +23,7 @@ class Caller:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.channel = grpc.insecure_channel(settings.target, options=OPTIONS)
+        self.channel = open_sync(settings.target, settings.access)
 
     def unary(
         self,
@@ -130,7 +131,8 @@ class TextStream:
 class Client:
     """Asks a server's inference door. `timeout` is in seconds and covers a call with all its retries.
 
-    `caller` is whom limits count and weighted aliases draw for, unless it is empty: then user@host.
+    `access`: TLS, a client certificate, an API key. `caller` is whom a server without credentials counts limits
+    and draws weighted aliases for, unless it is empty: then user@host.
 
     Every method raises LoradeckError subclasses: NotFoundError, InvalidError, PreconditionError, ExhaustedError,
     UnavailableError, DeadlineError, ServerError.
@@ -143,8 +145,9 @@ class Client:
         timeout: float = DEFAULT_TIMEOUT,
         retry: RetryPolicy | None = None,
         caller: str = "",
+        access: Access | None = None,
     ) -> None:
-        self._caller = Caller(Settings(target, timeout, retry or RetryPolicy(), caller))
+        self._caller = Caller(Settings(target, timeout, retry or RetryPolicy(), caller, access or Access()))
         self._stub: Any = inference.InferenceServiceStub(self._caller.channel)  # type: ignore[no-untyped-call]
 
     def classify(
