@@ -120,14 +120,19 @@ class AliasLog:
         for attempt in range(_ATTEMPTS):
             last = self._log.last()
             now = self._entry(last) if last else None
-            if expect is not None and expect != (now.revision if now else 0):
-                raise self._conflict(expect, now)
+            self._check(expect, now)
             if check is not None:
                 check(now)
             if self._write(last + 1, _record(targets, who, why), conflict=expect is not None):
                 return self._entry(last + 1)
             time.sleep(min(0.001 * attempt, 0.05))
         raise ConflictError(f"{self.name}@{self.alias} is being moved by too many writers at once; try again")
+
+    def check(self, expect: int | None) -> AliasEntry | None:
+        """The entry in force. Raises ConflictError (ALIAS_MOVED) unless it points to `expect`, as `move` does."""
+        now = self.current()
+        self._check(expect, now)
+        return now
 
     def rollback(self, *, who: str, why: str) -> AliasEntry:
         """Point the alias at the revision that it pointed to before its present one, as one more entry.
@@ -155,6 +160,10 @@ class AliasLog:
         entry["restores"] = number
         self._write(now.number + 1, entry, conflict=True)
         return self._entry(now.number + 1)
+
+    def _check(self, expect: int | None, now: AliasEntry | None) -> None:
+        if expect is not None and expect != (now.revision if now else 0):
+            raise self._conflict(expect, now)
 
     def _previous(self, number: int) -> int | None:
         """The entry that was in force before entry `number`, where a rollback counts as the entry it restored."""

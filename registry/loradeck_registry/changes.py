@@ -17,19 +17,23 @@ _SCAN_LIMIT = timedelta(hours=2)
 
 @dataclass(frozen=True)
 class Change:
-    """Something about `name` may have changed around `time`: read it again. `alias` is None for a new revision."""
+    """Something about `name` may have changed around `time`: read it again. `alias` is None for a new revision.
+
+    With `move` an alias is going to be moved, and every live server is asked to prepare for it (`fleet.records`).
+    """
 
     id: str
     name: str
     alias: str | None
     time: datetime
+    move: str | None = None
 
 
-def mark(store: Store, name: str, alias: str | None = None) -> datetime:
+def mark(store: Store, name: str, alias: str | None = None, *, move: str | None = None) -> datetime:
     """Leave a marker. Written before the entry it announces, so that no crash can lose the announcement."""
     now = datetime.now(UTC)
     identifier = f"{now:%S%f}-{uuid.uuid4().hex[:12]}"
-    record = {"name": name, "alias": alias, "time": now.isoformat()}
+    record = {"name": name, "alias": alias, "time": now.isoformat()} | ({"move": move} if move else {})
     store.put_if_absent(layout.change(now, identifier), encode(record))
     return now
 
@@ -46,7 +50,8 @@ def since(store: Store, time: datetime) -> list[Change]:
             record = decode(store.get(key), key)
             when = datetime.fromisoformat(record["time"])
             if when >= time - OVERLAP:
-                found.append(Change(key.removeprefix(f"{layout.CHANGES}/"), record["name"], record["alias"], when))
+                identifier = key.removeprefix(f"{layout.CHANGES}/")
+                found.append(Change(identifier, record["name"], record["alias"], when, record.get("move")))
     return sorted(found, key=lambda change: (change.time, change.id))
 
 

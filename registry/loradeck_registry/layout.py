@@ -15,6 +15,8 @@ LEASES = "leases"
 QUARANTINE = "quarantine"
 RETIRED = "retired"
 PROTECTIONS = "protections"
+SERVERS = "servers"
+MOVES = "moves"
 
 
 def blob(sha256: str) -> str:
@@ -98,3 +100,18 @@ def revision(name: str, number: int) -> str:
 def protections(name: str, alias: str) -> str:
     """Folder of the log of an alias's rules."""
     return f"{PROTECTIONS}/{name}/{alias}"
+
+
+def server(identifier: str, beat: int) -> str:
+    """Key of a live server's record; a renewal is a further one with a larger `beat`."""
+    return f"{SERVERS}/{identifier}/{beat:020d}.json"
+
+
+def move_folder(identifier: str) -> str:
+    """Folder of what servers say to each other about one move of an alias."""
+    return f"{MOVES}/{identifier}"
+
+
+def move(identifier: str, record: str) -> str:
+    """Key of one record about a move."""
+    return f"{move_folder(identifier)}/{record}.json"

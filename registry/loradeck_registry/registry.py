@@ -10,6 +10,7 @@ from loradeck_registry.changes import Change
 from loradeck_registry.errors import NotFoundError, PreconditionError
 from loradeck_registry.log import decode, encode
 from loradeck_registry.parts.fetching import Fetching
+from loradeck_registry.parts.gathering import Gathering
 from loradeck_registry.parts.pushing import Pushing
 from loradeck_registry.revision import FORMAT, Revision, parse_manifest
 from loradeck_registry.signing import Trust
@@ -18,7 +19,7 @@ from loradeck_registry.stores.addresses import open_store
 __all__ = ["Registry", "Revision", "parse_manifest"]
 
 
-class Registry(Pushing, Fetching):
+class Registry(Gathering, Pushing, Fetching):
     """One registry. Safe to use from many threads, processes and machines at once. Use `Registry.open` or
     `Registry.init`."""
 
