@@ -72,7 +72,8 @@ def goodput(
     """Search for the highest rate at which a share of requests (--attainment) keeps every bound (--slo)."""
     from rich.console import Console
 
-    from loradeck_bench.load.goodput import Objective, Tried, search
+    from loradeck_bench.load.figures.objective import Objective
+    from loradeck_bench.load.goodput import Tried, search
     from loradeck_bench.output import ensure_writable, write_json
 
     ensure_writable(options["json_path"])

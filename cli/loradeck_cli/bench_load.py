@@ -71,9 +71,9 @@ def load(
 
     from loradeck_bench.extra import PAGES, require
     from loradeck_bench.load.plan import LoadPlan
-    from loradeck_bench.load.profile import RateProfile
     from loradeck_bench.load.run import describe
-    from loradeck_bench.load.trace import read_trace
+    from loradeck_bench.load.shape.profile import RateProfile
+    from loradeck_bench.load.shape.trace import read_trace
     from loradeck_bench.output import ensure_writable, write_json
     from loradeck_bench.tables import load_table
 

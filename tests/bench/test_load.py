@@ -9,11 +9,12 @@ import grpc
 import pytest
 
 from loradeck_bench.asking import Asker, connect
+from loradeck_bench.load.figures.spread import spread
+from loradeck_bench.load.figures.summary import summarise
 from loradeck_bench.load.generator import LoadRun
 from loradeck_bench.load.plan import LoadPlan, Subject
 from loradeck_bench.load.record import RequestRecord, write_record
 from loradeck_bench.load.run import run_load
-from loradeck_bench.load.summary import spread, summarise
 from loradeck_registry.errors import InvalidError, UnavailableError
 from tests.bench.conftest import DIGESTS, RunningServer
 

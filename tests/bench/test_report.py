@@ -10,8 +10,8 @@ import pytest
 
 from loradeck_bench.evaluation.answers import evaluate_answers
 from loradeck_bench.evaluation.classification import evaluate_classification
+from loradeck_bench.load.figures.summary import summarise
 from loradeck_bench.load.record import RequestRecord
-from loradeck_bench.load.summary import summarise
 from loradeck_bench.report.html import render, write_report
 from loradeck_bench.swap import Moments, Target, account
 

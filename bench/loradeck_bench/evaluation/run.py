@@ -7,9 +7,9 @@ from typing import Any
 
 from loradeck_bench.evaluation.answers import TEXT, Metric
 from loradeck_bench.evaluation.scoring import Scored, data_digest, score
+from loradeck_bench.load.figures.spread import spread
 from loradeck_bench.load.generator import Ask, LoadRun
 from loradeck_bench.load.record import RequestRecord
-from loradeck_bench.load.summary import spread
 from loradeck_bench.rows import CATEGORY, COLUMNS, Row, field_names
 from loradeck_registry.errors import InvalidError, Kind, UnavailableError
 

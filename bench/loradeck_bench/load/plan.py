@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from loradeck_bench.load.popularity import choices
-from loradeck_bench.load.profile import RateProfile
 from loradeck_bench.load.record import RequestRecord
-from loradeck_bench.load.schedule import arrival_times
-from loradeck_bench.load.trace import Trace, TraceRow
+from loradeck_bench.load.shape.popularity import choices
+from loradeck_bench.load.shape.profile import RateProfile
+from loradeck_bench.load.shape.schedule import arrival_times
+from loradeck_bench.load.shape.trace import Trace, TraceRow
 from loradeck_bench.rows import Row
 from loradeck_registry.errors import InvalidError
 

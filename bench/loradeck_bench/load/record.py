@@ -79,9 +79,30 @@ class RequestRecord:
             return None
         return (self.end - self.first) / (self.output_tokens - 1)
 
+    @property
+    def last(self) -> float | None:
+        """When the last output came; None for replies that are not streamed."""
+        return self.chunks[-1][0] if self.chunks else None
+
+    @property
+    def token_gaps(self) -> list[float]:
+        """Inter-token latency: seconds between one token and the next. The tokens of a chunk share the time since the
+        chunk before; those of the first chunk have no such time."""
+        gaps: list[float] = []
+        before = None
+        for moment, tokens in self.chunks:
+            if tokens < 1:
+                continue
+            if before is not None:
+                gaps += [(moment - before) / tokens] * tokens
+            before = moment
+        return gaps
+
     def to_json(self) -> dict[str, Any]:
         """All fields, and the derived times in seconds."""
-        derived = {"latency": self.latency, "delay": self.delay, "ttft": self.ttft, "tpot": self.tpot}
+        derived = {
+            "last": self.last, "latency": self.latency, "delay": self.delay, "ttft": self.ttft, "tpot": self.tpot,
+        }  # fmt: skip
         return asdict(self) | derived
 
 

@@ -4,11 +4,11 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+from loradeck_bench.load.figures.over_time import over_time
+from loradeck_bench.load.figures.summary import summarise
 from loradeck_bench.load.generator import Ask, LoadRun
-from loradeck_bench.load.over_time import over_time
 from loradeck_bench.load.plan import LoadPlan
 from loradeck_bench.load.record import RequestRecord
-from loradeck_bench.load.summary import summarise
 
 BUSY_CLIENT_MS = 20.0
 """A client delay p99 above this says that the client, not the server, may be what was measured."""

@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
 
+from loradeck_bench.load.figures.spread import spread
 from loradeck_bench.load.record import RequestRecord
-from loradeck_bench.load.summary import spread
 from loradeck_registry.errors import InvalidError
 
 KEEPS_UP = 0.9

@@ -11,11 +11,12 @@ from typing import Any
 from rich.console import Console
 
 from loradeck_bench.asking import connect
+from loradeck_bench.load.figures.spread import spread
+from loradeck_bench.load.figures.summary import summarise
 from loradeck_bench.load.generator import Ask, LoadRun
 from loradeck_bench.load.plan import LoadPlan
 from loradeck_bench.load.record import RequestRecord
 from loradeck_bench.load.run import warm_up
-from loradeck_bench.load.summary import spread, summarise
 from loradeck_bench.serving.asking import PromptAsker, prompt_subjects
 from loradeck_bench.serving.prompts import make_prompts
 from loradeck_bench.serving.rounds import run_fast, turns

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from loradeck_bench.load.figures.spread import spread
 from loradeck_bench.load.record import RequestRecord
-from loradeck_bench.load.summary import spread
 
 EXAMPLES = 5
 """Wrong replies that a report shows."""

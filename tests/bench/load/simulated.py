@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from loradeck_bench.load.record import OK, RequestRecord
-from loradeck_bench.load.schedule import arrival_times
+from loradeck_bench.load.shape.schedule import arrival_times
 
 
 @dataclass

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from loradeck_bench.load.goodput import Objective, search
+from loradeck_bench.load.figures.objective import Objective
+from loradeck_bench.load.goodput import search
 from loradeck_bench.load.record import OK, RequestRecord
 from loradeck_bench.load.saturation import judge_step, sweep
 from loradeck_registry.errors import InvalidError

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from loradeck_bench.load.popularity import choices, shares
-from loradeck_bench.load.profile import RateProfile
-from loradeck_bench.load.schedule import arrival_times
+from loradeck_bench.load.shape.popularity import choices, shares
+from loradeck_bench.load.shape.profile import RateProfile
+from loradeck_bench.load.shape.schedule import arrival_times
 from loradeck_registry.errors import InvalidError, NotFoundError
 
 ADAPTERS = ["a", "b", "c", "d"]

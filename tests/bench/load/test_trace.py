@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from loradeck_bench.load.plan import LoadPlan, Subject
-from loradeck_bench.load.trace import Trace, TraceRow, read_trace
+from loradeck_bench.load.shape.trace import Trace, TraceRow, read_trace
 from loradeck_registry.errors import InvalidError, NotFoundError
 
 SHARED = Path(__file__).parents[4] / "shared" / "data" / "azure_llm_2023"

@@ -5,7 +5,7 @@ import math
 import random
 from collections.abc import Iterator
 
-from loradeck_bench.load.profile import RateProfile
+from loradeck_bench.load.shape.profile import RateProfile
 from loradeck_registry.errors import InvalidError
 
 LAWS = "poisson, constant or gamma:CV"

@@ -1,0 +1,1 @@
+"""What the records of a load test add up to: times, throughput, goodput, fairness, quality; in whole and in parts."""
