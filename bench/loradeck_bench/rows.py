@@ -35,6 +35,8 @@ _OPTIONAL = {"generate": ("reference", CATEGORY), "short_qa": ("context",), "lon
 _POCKET = {
     "pocket:classification": loradeck_pocket.CLASSIFICATION,
     "pocket:qa": loradeck_pocket.QUESTION_ANSWERING,
+    "pocket:arithmetic": loradeck_pocket.ARITHMETIC,
+    "pocket:instructions": loradeck_pocket.INSTRUCTIONS,
     "pocket:gsm8k": loradeck_pocket.GSM8K,
     "pocket:wikisql": loradeck_pocket.WIKISQL,
 }
@@ -66,8 +68,8 @@ def read_rows(
 ) -> list[Row]:
     """Rows of `source` with the columns of `task` as text.
 
-    `source` is a set that the project ships (`pocket:classification`, `pocket:qa`, `pocket:gsm8k`, `pocket:wikisql`), a
-    .jsonl, .csv or .parquet file, `text2sql:FILE`, or a folder with a file named after `split`. `columns` says where a
+    `source` is a set that the project ships (`pocket:` and classification, qa, arithmetic, instructions, gsm8k or
+    wikisql), a .jsonl, .csv or .parquet file, `text2sql:FILE`, or a folder with a file named after `split`. `columns` says where a
     column comes from if not from the one of its name. Rows of `generate` may lack a reference, which is then empty.
     Raises NotFoundError, or InvalidError for a missing column (named, with the row) or an empty set.
     """

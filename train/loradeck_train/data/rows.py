@@ -13,6 +13,9 @@ POCKET = {
     "pocket:classification": loradeck_pocket.CLASSIFICATION,
     "pocket:qa": loradeck_pocket.QUESTION_ANSWERING,
     "pocket:arithmetic": loradeck_pocket.ARITHMETIC,
+    "pocket:instructions": loradeck_pocket.INSTRUCTIONS,
+    "pocket:gsm8k": loradeck_pocket.GSM8K,
+    "pocket:wikisql": loradeck_pocket.WIKISQL,
 }
 _FIELD = "data.source"
 
