@@ -62,8 +62,8 @@ class DataSettings(Strict):
     """Where rows come from, and which columns make the task's fields."""
 
     source: NonEmpty = Field(
-        description="file (.jsonl, .csv, .parquet), a folder of splits, a set of the project (`pocket:classification|qa|"
-        "arithmetic|instructions|gsm8k|wikisql`), or `datasets:NAME[/CONFIG]`"
+        description="file (.jsonl, .csv, .parquet), a folder of splits, a set of the project (`pocket:` and "
+        "classification, qa, arithmetic, instructions, gsm8k or wikisql), or `datasets:NAME[/CONFIG]`"
     )
     split: NonEmpty = Field(default="train", description="split of a `datasets:` or `pocket:` source; files have none")
     columns: dict[str, NonEmpty | Column] = Field(
