@@ -1,0 +1,17 @@
+"""Settings of one server: typed models, and how they are read."""
+
+from loradeck_serve.config.address import Address
+from loradeck_serve.config.limits import Fairness, Limits
+from loradeck_serve.config.loading import ENVIRONMENT_PREFIX, load_config
+from loradeck_serve.config.server import RANKS, BaseTasks, ServerConfig
+
+__all__ = [
+    "ENVIRONMENT_PREFIX",
+    "RANKS",
+    "Address",
+    "BaseTasks",
+    "Fairness",
+    "Limits",
+    "ServerConfig",
+    "load_config",
+]

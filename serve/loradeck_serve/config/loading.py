@@ -1,0 +1,87 @@
+"""Settings from a YAML file, then LORADECK_SERVE_ environment variables, then the command line."""
+
+import difflib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from loradeck_registry.errors import InvalidError, NotFoundError
+from loradeck_serve.config.address import as_door
+from loradeck_serve.config.server import DOORS, ServerConfig
+
+ENVIRONMENT_PREFIX = "LORADECK_SERVE_"
+
+
+def load_config(
+    path: Path | None, overrides: Mapping[str, Any], environment: Mapping[str, str] | None = None
+) -> ServerConfig:
+    """Merge file, environment and `overrides` (None is ignored). Raises InvalidError or NotFoundError, one line."""
+    merged: dict[str, Any] = {}
+    if path is not None:
+        try:
+            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise NotFoundError(f"cannot read the configuration {path}: {error.strerror}", field="config") from None
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise InvalidError(f"{path} is not YAML: {' '.join(str(error).split())}", field="config") from None
+        if content is not None and not isinstance(content, dict):
+            raise InvalidError(f"{path} must hold a map of settings", field="config")
+        merged = content or {}
+    for name, text in sorted((os.environ if environment is None else environment).items()):
+        if name.startswith(ENVIRONMENT_PREFIX):
+            try:
+                value = yaml.safe_load(text)
+            except yaml.YAMLError:
+                raise InvalidError(f"the environment variable {name} is not YAML: {text!r}", field="config") from None
+            _set(merged, name.removeprefix(ENVIRONMENT_PREFIX).lower().split("__"), value)
+    for name, value in overrides.items():
+        if value is not None:
+            _set(merged, name.split("."), value)
+    try:
+        return ServerConfig.model_validate(merged)
+    except ValidationError as error:
+        raise InvalidError(_one_line(error), reason="BAD_CONFIG", field="config") from None
+
+
+def _set(target: dict[str, Any], path: list[str], value: Any) -> None:
+    for part in path[:-1]:
+        inner = target.setdefault(part, {})
+        if path[0] in DOORS:
+            try:
+                inner = target[part] = as_door(inner)
+            except ValueError:
+                raise InvalidError(
+                    f"server configuration: {part}: bad address {inner!r}: use host:port",
+                    reason="BAD_CONFIG",
+                    field="config",
+                ) from None
+        if not isinstance(inner, dict):
+            inner = target[part] = {}
+        target = inner
+    target[path[-1]] = value
+
+
+def _one_line(error: ValidationError) -> str:
+    parts = []
+    for item in error.errors(include_url=False):
+        where = ".".join(str(part) for part in item["loc"])
+        if item["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(str(item["loc"][-1]), _keys(item["loc"][:-1]), n=1)
+            parts.append(f"unknown key `{where}`" + (f" (did you mean `{near[0]}`?)" if near else ""))
+        elif item["type"] == "missing":
+            parts.append(f"`{where}` is required")
+        else:
+            parts.append(f"{where + ': ' if where else ''}{item['msg'].removeprefix('Value error, ')}")
+    return "server configuration: " + "; ".join(parts)
+
+
+def _keys(path: tuple[int | str, ...]) -> list[str]:
+    model: Any = ServerConfig
+    for part in path:
+        fields = getattr(model, "model_fields", {})
+        model = fields[part].annotation if part in fields else None
+    return list(getattr(model, "model_fields", {}))
