@@ -104,14 +104,9 @@ def protections(name: str, alias: str) -> str:
 
 def server(identifier: str, beat: int) -> str:
     """Key of a live server's record; a renewal is a further one with a larger `beat`."""
-    return f"{SERVERS}/{identifier}/{beat:020d}.json"
-
-
-def move_folder(identifier: str) -> str:
-    """Folder of what servers say to each other about one move of an alias."""
-    return f"{MOVES}/{identifier}"
+    return f"{SERVERS}/{identifier}.{beat:020d}.json"
 
 
 def move(identifier: str, record: str) -> str:
-    """Key of one record about a move."""
-    return f"{move_folder(identifier)}/{record}.json"
+    """Key of one record of what servers say to each other about a move of an alias."""
+    return f"{MOVES}/{identifier}.{record}.json"

@@ -19,6 +19,7 @@ from loradeck_serve.cores import present_cores
 from loradeck_serve.engine.base import Engine
 from loradeck_serve.engine_handle import EngineHandle
 from loradeck_serve.engine_start import engine_settings, start_engine
+from loradeck_serve.fleet.fleet import Fleet
 from loradeck_serve.grpc.adapters import AdapterServicer
 from loradeck_serve.grpc.doors import ADAPTERS, INFERENCE, Door
 from loradeck_serve.grpc.inference import InferenceServicer
@@ -88,11 +89,18 @@ class Server:
         )  # fmt: skip
         self._queue = AdmissionQueue(config.limits, config.fairness, slots)
         self._swapper = swapper = Swapper(self._catalog, self._residency, observer.flipped)
-        self._watcher = (
-            Watcher(sources.registry, self._catalog, swapper, self._registry_threads, config.watch_interval_seconds,
-                    observer.flip_failed)
-            if sources.registry is not None else None
-        )  # fmt: skip
+        curtain = Curtain(sources.places)
+        self._fleet: Fleet | None = None
+        self._watcher: Watcher | None = None
+        if sources.registry is not None:
+            self._fleet = Fleet(
+                sources.registry, base, self._catalog, swapper, self._residency, self._registry_threads, curtain.hide,
+                config.heartbeat_seconds,
+            )  # fmt: skip
+            self._watcher = Watcher(
+                sources.registry, self._catalog, swapper, self._registry_threads, config.watch_interval_seconds,
+                observer.flip_failed, self._fleet.prepare,
+            )  # fmt: skip
         self._adapters = AdaptersHandler(
             sources.registry, self._catalog, self._residency, swapper, self._events, self._handle,
             self._registry_threads, sources.bytes_per_rank, sources.cache,
@@ -102,7 +110,7 @@ class Server:
         )
         self._tokenizers = Tokenizers(base.folder, idle=lambda: self._queue.empty)
         self._base = base
-        self._make_doors(Targets(self._catalog, base, config.base_tasks), Curtain(sources.places))
+        self._make_doors(Targets(self._catalog, base, config.base_tasks), curtain)
         self._gauges = Gauges(self.metrics, self._queue, self._residency, self._handle, self._watcher)
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
@@ -170,6 +178,9 @@ class Server:
             if self._hold is not None:
                 needed = lambda: self._residency.needed  # noqa: E731
                 background.append(asyncio.create_task(self._hold.run(needed), name="leases"))
+            if self._fleet is not None:
+                await self._fleet.join()
+                background.append(asyncio.create_task(self._fleet.run(), name="fleet"))
             await self._set_serving(None)
             ready()
             done, _ = await asyncio.wait([stopping, *background], return_when=asyncio.FIRST_COMPLETED)
@@ -212,6 +223,8 @@ class Server:
         """Health first, then running requests, then the doors, then the engine."""
         await self._set_serving("DRAINING")
         self._events.close()
+        if self._fleet is not None:
+            await self._fleet.leave()
         hurry = asyncio.create_task(self._hurry.wait())
         empty = asyncio.create_task(self._queue.wait_empty())
         await asyncio.wait([hurry, empty], timeout=self._config.drain_seconds, return_when=asyncio.FIRST_COMPLETED)

@@ -88,10 +88,8 @@ def members(store: Store) -> list[Member]:
 def beats(store: Store) -> dict[str, int]:
     """The newest beat of every server that has left a record, by id; reads no record."""
     newest: dict[str, int] = {}
-    for key, _ in store.keys(layout.SERVERS):
-        _, identifier, number = key.removesuffix(".json").rsplit("/", 2)
-        if number.isdecimal():
-            newest[identifier] = max(newest.get(identifier, 0), int(number))
+    for identifier, number in _records(store):
+        newest[identifier] = max(newest.get(identifier, 0), number)
     return newest
 
 
@@ -99,10 +97,15 @@ def forget(store: Store) -> None:
     """Remove the records of servers that ended long ago, as far as that is allowed."""
     oldest = time.time_ns() - int(_FORGOTTEN.total_seconds() * 1e9)
     with suppress(LoradeckError):
-        for key, _ in list(store.keys(layout.SERVERS)):
-            number = key.removesuffix(".json").rpartition("/")[2]
-            if number.isdecimal() and int(number) < oldest:
-                store.delete(key)
+        for identifier, number in _records(store):
+            if number < oldest:
+                store.delete(layout.server(identifier, number))
+
+
+def _records(store: Store) -> list[tuple[str, int]]:
+    """Id and beat of every record."""
+    names = (name.removesuffix(".json").rpartition(".") for name in store.entries(layout.SERVERS))
+    return [(identifier, int(number)) for identifier, _, number in names if identifier and number.isdecimal()]
 
 
 def _read(store: Store, identifier: str, beat: int) -> Member | None:

@@ -1,9 +1,9 @@
 """What a move made together leaves in the registry: what is meant, each server's answers, and how it ended.
 
-    moves/<move>/intent.json             name, alias, revision, and for how many seconds the servers hold it ready
-    moves/<move>/vote.<server>.json      ready, refused with a reason, or elsewhere: the adapter is none of its base
-    moves/<move>/outcome.json            moved or not, written once
-    moves/<move>/flipped.<server>.json   the alias means the revision on this server now
+    moves/<move>.intent.json             name, alias, revision, and for how many seconds the servers hold it ready
+    moves/<move>.vote.<server>.json      ready, refused with a reason, or elsewhere: the adapter is none of its base
+    moves/<move>.outcome.json            moved or not, written once
+    moves/<move>.flipped.<server>.json   the alias means the revision on this server now
 
 Only the alias's log decides what the alias means. All this is talk about it: whoever dies leaves nothing half done.
 """
@@ -86,7 +86,7 @@ def read_intent(store: Store, identifier: str) -> Intent | None:
 def open_moves(store: Store) -> list[str]:
     """Ids of moves that may be under way: for a server that has just come."""
     oldest = f"{datetime.now(UTC) - _FORGOTTEN:%Y%m%dT%H%M%S}"
-    return [identifier for identifier in store.folders(layout.MOVES) if identifier >= oldest]
+    return [move for move, record in _all(store) if record == "intent" and move >= oldest]
 
 
 def vote(store: Store, identifier: str, answer: Vote) -> None:
@@ -97,8 +97,8 @@ def vote(store: Store, identifier: str, answer: Vote) -> None:
 
 def read_votes(store: Store, identifier: str, known: dict[str, Vote]) -> None:
     """Add to `known`, by server, the answers that have come since."""
-    for name in store.entries(layout.move_folder(identifier)):
-        if name.startswith("vote.") and (server := name[5:].removesuffix(".json")) not in known:
+    for server in _servers(store, identifier, "vote."):
+        if server not in known:
             record = _read(store, layout.move(identifier, f"vote.{server}"))
             if record is not None:
                 known[server] = Vote(
@@ -131,24 +131,35 @@ def say_flipped(store: Store, identifier: str, server: str) -> None:
 
 def flipped(store: Store, identifier: str) -> set[str]:
     """Servers that have flipped."""
-    names = store.entries(layout.move_folder(identifier))
-    return {name[8:].removesuffix(".json") for name in names if name.startswith("flipped.")}
+    return set(_servers(store, identifier, "flipped."))
 
 
 def remove(store: Store, identifier: str) -> None:
     """Take a move's records away, as far as that is allowed."""
     with suppress(LoradeckError):
-        for key, _ in list(store.keys(layout.move_folder(identifier))):
-            store.delete(key)
+        for move, record in _all(store):
+            if move == identifier:
+                store.delete(layout.move(move, record))
 
 
 def forget(store: Store) -> None:
     """Take away what moves of long ago have left."""
     oldest = f"{datetime.now(UTC) - _FORGOTTEN:%Y%m%dT%H%M%S}"
     with suppress(LoradeckError):
-        for identifier in store.folders(layout.MOVES):
-            if identifier < oldest:
-                remove(store, identifier)
+        for move, record in _all(store):
+            if move < oldest:
+                store.delete(layout.move(move, record))
+
+
+def _all(store: Store) -> list[tuple[str, str]]:
+    """Move and name of every record, intents last."""
+    names = (name.removesuffix(".json").partition(".") for name in store.entries(layout.MOVES))
+    return sorted(((move, record) for move, _, record in names if record), key=lambda pair: pair[1] == "intent")
+
+
+def _servers(store: Store, identifier: str, kind: str) -> list[str]:
+    """Servers that have left a record of this kind."""
+    return [name.removeprefix(kind) for move, name in _all(store) if move == identifier and name.startswith(kind)]
 
 
 def _read(store: Store, key: str) -> dict[str, Any] | None:

@@ -26,14 +26,16 @@ class Watcher:
 
     def __init__(
         self, registry: Registry, catalog: Catalog, swapper: Swapper, executor: Executor, interval: float,
-        failed: Callable[[str, str], None],
+        failed: Callable[[str, str], None], prepare: Callable[[str], None] = lambda _: None,
     ) -> None:  # fmt: skip
+        """`prepare` is told of every move that the servers on the registry are asked to make together, repeatedly."""
         self._registry = registry
         self._catalog = catalog
         self._swapper = swapper
         self._executor = executor
         self._interval = interval
         self._failed = failed
+        self._prepare = prepare
         self._refreshes: dict[str, asyncio.Task[None]] = {}
         self._again: dict[str, float] = {}
         """When a name whose last refresh failed is tried again, unless it changes before; monotonic."""
@@ -55,6 +57,9 @@ class Watcher:
                     changes = await loop.run_in_executor(self._executor, self._registry.changes, start)
                     start = window
                     self.last_success, warned = begin, False
+                    for change in changes:
+                        if change.move is not None:
+                            self._prepare(change.move)
                     for name in self._due(changes, begin):
                         self._refresh(name)
                     self._catalog.forget_idle()
