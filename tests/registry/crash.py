@@ -24,24 +24,38 @@ def main(folder: Path, random_rounds: int) -> dict[str, int]:
     """Kill before and after every store operation of two pushes (an adapter with its alias, a full checkpoint that is
     stored as a difference to its base) and a collection, then at random times within them."""
     os.environ["LORADECK_CACHE"] = str(folder / "cache")
-    url = folder / "registry"
     counted = folder / "count"
-    _in_child(lambda: push_base(Registry.init(url), folder / "base"))
+    url = _registry(folder, 0)
     begin = time.monotonic()
     _in_child(lambda: _publish(url, folder, 1))
     duration = time.monotonic() - begin
     _in_child(lambda: counted.write_text(str(_counting(lambda: _publish(url, folder, 2)))))
     operations = int(counted.read_text())
-    killed = 0
     # A kill after one operation is a kill before the next: of one more than there are none is missing.
-    for operation in range(1, operations + 2):
-        killed += _in_child(lambda o=operation: _killing(o, lambda: _publish(url, folder, o + 2)))  # type: ignore[misc]
-        _in_child(lambda: _check(url, folder), must_succeed=True)
+    killed = sum(_round(folder, number, operation=number) for number in range(1, operations + 2))
     generator = random.Random(0)
-    for number in range(random_rounds):
-        killed += _in_child(lambda n=number: _publish(url, folder, 1000 + n), kill_after=generator.uniform(0, duration))  # type: ignore[misc]
-        _in_child(lambda: _check(url, folder), must_succeed=True)
+    killed += sum(_round(folder, 1000 + n, kill_after=generator.uniform(0, duration)) for n in range(random_rounds))
     return {"operations": operations, "rounds": operations + 1 + random_rounds, "killed": killed}
+
+
+def _registry(folder: Path, number: int) -> Path:
+    """The registry of a round: a new one every 20 rounds, since a check reads all that the rounds before it left."""
+    url = folder / f"registry-{number // 20}"
+    if not url.exists():
+        _in_child(lambda: push_base(Registry.init(url), folder / f"base-{url.name}"), must_succeed=True)
+        _in_child(lambda: _publish(url, folder, 10**6 + number), must_succeed=True)
+    return url
+
+
+def _round(folder: Path, number: int, *, operation: int = 0, kill_after: float | None = None) -> bool:
+    """Kill one writer, before an operation or after a time, and look at what it left. True if it was killed."""
+    url = _registry(folder, number)
+    if operation:
+        killed = _in_child(lambda: _killing(operation, lambda: _publish(url, folder, number + 2)))
+    else:
+        killed = _in_child(lambda: _publish(url, folder, number), kill_after=kill_after)
+    _in_child(lambda: _check(url, folder), must_succeed=True)
+    return killed
 
 
 def _publish(url: Path, folder: Path, seed: int) -> None:
