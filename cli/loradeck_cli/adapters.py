@@ -7,6 +7,7 @@ from datetime import datetime
 
 import click
 
+from loradeck_cli.adapters_fleet import move_on_all, servers
 from loradeck_cli.registry_output import emit, human, line
 from loradeck_client import Adapter, AdminClient, AliasFlip, Capacity
 
@@ -25,6 +26,9 @@ _timeout = click.option("--timeout", default=120.0, show_default=True, help="Sec
 @click.group()
 def command() -> None:
     """See and change what a server holds."""
+
+
+command.add_command(servers)
 
 
 @command.command(name="list")
@@ -87,21 +91,40 @@ def unpin(adapter: str, server: str, json_path: str | None) -> None:
 @click.option("--expect", type=click.IntRange(0), help="Move only if it points to this revision now; 0: if it is new.")
 @click.option("--who", default="", help="Who moves it (default: user@host).")
 @click.option("--why", default="", help="Why, for the history.")
+@click.option(
+    "--wait", "together", is_flag=True, help="Let every live server load and probe it first; then all move, or none."
+)
+@click.option(
+    "--registry", "url", envvar="LORADECK_REGISTRY", metavar="URL", help="With --wait: where the servers are found."
+)
 @_server
 @_timeout
 @_json
+@click.pass_context
 def move(
+    context: click.Context,
     name: str,
     alias: str,
     target: str,
     expect: int | None,
     who: str,
     why: str,
+    together: bool,
+    url: str | None,
     server: str,
     timeout: float,
     json_path: str | None,
 ) -> None:
-    """Load REVISION (7, another alias, sha256:...) on the server, then point NAME's ALIAS at it."""
+    """Load REVISION (7, another alias, sha256:...) on the server, then point NAME's ALIAS at it.
+
+    With --wait, on every server of the registry: each loads and probes it, then all flip, or none does and each one's
+    reason is shown. The servers are asked through the registry, so no path to their doors is needed.
+    """
+    if together:
+        if context.get_parameter_source("server") is click.core.ParameterSource.COMMANDLINE:
+            raise click.UsageError("--wait asks all servers, through the registry: leave --server out")
+        move_on_all(url, name, alias, target, expect, who, why, timeout, json_path)
+        return
     with AdminClient(server, timeout=timeout, caller=who) as client:
         adapter, previous = client.move_alias(name, alias, target, expected_revision=expect, reason=why)
     before = f"revision {previous}" if previous else "nothing"
