@@ -125,7 +125,6 @@ def export(url: str, json_path: str | None, reference: str, destination: Path, f
 
 def _export_peft(registry: Registry, revision: Revision, destination: Path, base: str | None) -> list[str]:
     from loradeck_registry.bases import resolve_base
-    from loradeck_registry.shapes import read_shapes
     from loradeck_registry.transfer.exporting import check_exportable, export_peft
 
     check_exportable(revision)
@@ -133,7 +132,7 @@ def _export_peft(registry: Registry, revision: Revision, destination: Path, base
     if base is None and stated.startswith("dir:"):
         raise InvalidError(f"the base of {revision} was the folder {stated}: say where it is with --base", field="base")
     resolved = resolve_base(base or stated, registry)
-    return export_peft(registry, revision, read_shapes(resolved.folder, resolved.identity), destination)
+    return export_peft(registry, revision, resolved.folder, destination)
 
 
 @click.command()

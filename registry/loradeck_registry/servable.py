@@ -5,8 +5,7 @@ for here, with numpy and safetensors headers only. Each kind of defect has a rea
 """
 
 import json
-import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,18 +13,16 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel
 
+from loradeck_registry.adapter_matrices import DTYPES, check_dtype, check_finite, check_matrices, refuse
 from loradeck_registry.errors import InvalidError, PreconditionError
 from loradeck_registry.manifest import Manifest
 from loradeck_registry.shapes import BaseShapes, read_shapes
 from loradeck_registry.weights import Weights, check_no_empty_tensor
 
-__all__ = ["AdapterFacts", "BaseShapes", "check_adapter", "read_shapes"]
+__all__ = ["DTYPES", "AdapterFacts", "BaseShapes", "check_adapter", "read_shapes"]
 
 CONFIG, MODEL, NEW_TOKENS = "adapter_config.json", "adapter_model.safetensors", "new_tokens.safetensors"
-DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 MAX_NEW_TOKENS = 64
-_TENSOR = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<side>[AB])\.weight")
-_LORA_END = re.compile(r"\.lora_[AB](\.[^.]+)?\.weight$")
 _MUST_BE_UNSET = (
     "use_rslora",
     "use_dora",
@@ -40,6 +37,7 @@ _MUST_BE_UNSET = (
     "layers_to_transform",
     "layer_replication",
     "exclude_modules",
+    "ensure_weight_tying",
     "alora_invocation_tokens",
     "arrow_config",
     "use_bdlora",
@@ -69,33 +67,41 @@ def check_adapter(
     base: BaseShapes,
     *,
     max_rank: int | None = None,
+    embedding_lora: bool = True,
 ) -> AdapterFacts:
     """Check the adapter in `folder` (published format) and return its facts.
 
-    `contract` is its manifest, or its task (model or JSON), or None for an adapter without one. Raises
+    `contract` is its manifest, or its task (model or JSON), or None for an adapter without one. `embedding_lora`:
+    whether the server takes LoRA on the whole embedding and head. Raises
     PreconditionError with one of the reasons SYMLINK, FILE_NOT_ALLOWED, MISSING_FILE, NOT_SAFETENSORS, TRUNCATED,
     EMPTY_TENSOR, CONFIG_UNSUPPORTED, BASE_MISMATCH, RANK_TOO_LARGE, NAME_MISMATCH, LEFTOVER_TENSOR, MISSING_TENSOR,
-    SHAPE_MISMATCH, DTYPE, NOT_FINITE, NEW_TOKENS, MANIFEST_MISMATCH.
+    SHAPE_MISMATCH, DTYPE, NOT_FINITE, NEW_TOKENS, MANIFEST_MISMATCH, EMBEDDING_LORA_OFF.
     """
     manifest = contract if isinstance(contract, Manifest) else None
     _check_base(manifest, base)
     _check_files(folder)
     rank, targets = _check_config(folder / CONFIG, base)
     if max_rank is not None and rank > max_rank:
-        raise _refuse(
+        raise refuse(
             "RANK_TOO_LARGE",
             f"rank {rank} is over the limit of {max_rank}",
             rank=str(rank),
             max_rank=str(max_rank),
         )
+    if not embedding_lora and (wide := sorted({name.rpartition(".")[2] for name in base.whole} & set(targets))):
+        raise refuse(
+            "EMBEDDING_LORA_OFF",
+            f"it carries LoRA on the whole of {' and '.join(wide)}, which this server was started without: start it "
+            "with engine.embedding_lora=true",
+        )
     try:
-        model = _check_model(folder / MODEL, rank, targets, base)
         new_tokens, ids = _check_new_tokens(folder / NEW_TOKENS, _added_tokens(contract), base)
+        model = _check_model(folder / MODEL, rank, targets, base, ids)
     except InvalidError as error:
         raise PreconditionError(error.message, reason=error.reason) from error
     parts = [weights for weights in (model, new_tokens) if weights is not None]
     if not parts:
-        raise _refuse("MISSING_FILE", f"neither {MODEL} nor {NEW_TOKENS}: the adapter holds nothing")
+        raise refuse("MISSING_FILE", f"neither {MODEL} nor {NEW_TOKENS}: the adapter holds nothing")
     floats = [t for weights in parts for t in weights.tensors.values() if t.dtype != "I64"]
     facts = AdapterFacts(
         rank=rank,
@@ -109,17 +115,13 @@ def check_adapter(
     return facts
 
 
-def _refuse(reason: str, message: str, **metadata: str) -> PreconditionError:
-    return PreconditionError(f"the adapter cannot be served: {message}", reason=reason, metadata=metadata)
-
-
 def _check_base(manifest: Manifest | None, base: BaseShapes) -> None:
     if manifest is None or base.identity is None:
         return
     if manifest.kind != "adapter":
-        raise _refuse("BASE_MISMATCH", f"it is of kind {manifest.kind}, not an adapter; serve it with --base")
+        raise refuse("BASE_MISMATCH", f"it is of kind {manifest.kind}, not an adapter; serve it with --base")
     if manifest.base.compatibility != base.identity.compatibility:
-        raise _refuse(
+        raise refuse(
             "BASE_MISMATCH",
             f"it was trained on {manifest.base.reference}, this base is {base.identity.reference} and differs from it",
             trained_on=manifest.base.reference,
@@ -131,100 +133,60 @@ def _check_files(folder: Path) -> None:
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if path.is_symlink():
-            raise _refuse("SYMLINK", f"{name} is a symbolic link")
+            raise refuse("SYMLINK", f"{name} is a symbolic link")
         if path.is_dir():
             continue
         if path.suffix == ".safetensors" and name not in (MODEL, NEW_TOKENS):
-            raise _refuse("FILE_NOT_ALLOWED", f"the weights file {name} is none of {MODEL}, {NEW_TOKENS}")
+            raise refuse("FILE_NOT_ALLOWED", f"the weights file {name} is none of {MODEL}, {NEW_TOKENS}")
         if path.suffix not in (".safetensors", ".json"):
-            raise _refuse("FILE_NOT_ALLOWED", f"{name} is neither safetensors nor JSON")
+            raise refuse("FILE_NOT_ALLOWED", f"{name} is neither safetensors nor JSON")
 
 
 def _check_config(path: Path, base: BaseShapes) -> tuple[int, tuple[str, ...]]:
     if not path.is_file():
-        raise _refuse("MISSING_FILE", f"{CONFIG} is missing")
+        raise refuse("MISSING_FILE", f"{CONFIG} is missing")
     try:
         config = json.loads(path.read_bytes())
     except ValueError:
         config = None
     if not isinstance(config, dict):
-        raise _refuse("CONFIG_UNSUPPORTED", f"{CONFIG} is not a JSON object")
+        raise refuse("CONFIG_UNSUPPORTED", f"{CONFIG} is not a JSON object")
     if config.get("peft_type") != "LORA":
-        raise _refuse("CONFIG_UNSUPPORTED", f"its type is {config.get('peft_type')}, not LORA")
+        raise refuse("CONFIG_UNSUPPORTED", f"its type is {config.get('peft_type')}, not LORA")
     for key in _MUST_BE_UNSET:
         if config.get(key):
-            raise _refuse("CONFIG_UNSUPPORTED", f"`{key}` is set in {CONFIG}; `registry import` converts what can be")
+            raise refuse("CONFIG_UNSUPPORTED", f"`{key}` is set in {CONFIG}; `registry import` converts what can be")
     if config.get("bias", "none") != "none":
-        raise _refuse("CONFIG_UNSUPPORTED", f"`bias` is {config['bias']!r} in {CONFIG}, it must be 'none'")
+        raise refuse("CONFIG_UNSUPPORTED", f"`bias` is {config['bias']!r} in {CONFIG}, it must be 'none'")
     start = config.get("init_lora_weights")
     if isinstance(start, str) and start.lower().startswith(CHANGES_BASE):
-        raise _refuse(
+        raise refuse(
             "CONFIG_UNSUPPORTED", f"`init_lora_weights` {start!r} changes the base: convert to plain LoRA first"
         )
     rank, alpha, targets = config.get("r"), config.get("lora_alpha"), config.get("target_modules")
     if not isinstance(rank, int) or isinstance(rank, bool) or rank < 0:
-        raise _refuse("CONFIG_UNSUPPORTED", f"`r` in {CONFIG} is not a whole number")
+        raise refuse("CONFIG_UNSUPPORTED", f"`r` in {CONFIG} is not a whole number")
     if alpha != rank:
-        raise _refuse(
-            "CONFIG_UNSUPPORTED", f"`lora_alpha` {alpha} differs from `r` {rank}: fold the scale into B first"
-        )
+        raise refuse("CONFIG_UNSUPPORTED", f"`lora_alpha` {alpha} differs from `r` {rank}: fold the scale into B first")
     if not isinstance(targets, list) or not all(isinstance(target, str) for target in targets):
-        raise _refuse("CONFIG_UNSUPPORTED", "`target_modules` must be a list of module names")
-    if unknown := sorted(set(targets) - base.leaves):
-        raise _refuse("NAME_MISMATCH", f"`target_modules` names {', '.join(unknown)}, which no layer of the base has")
+        raise refuse("CONFIG_UNSUPPORTED", "`target_modules` must be a list of module names")
+    if unknown := sorted(set(targets) - base.leaves - {name.rpartition(".")[2] for name in base.whole}):
+        raise refuse("NAME_MISMATCH", f"`target_modules` names {', '.join(unknown)}, which the base does not have")
     if bool(targets) != bool(rank):
-        raise _refuse("CONFIG_UNSUPPORTED", f"`r` is {rank} with {len(targets)} target modules")
+        raise refuse("CONFIG_UNSUPPORTED", f"`r` is {rank} with {len(targets)} target modules")
     return rank, tuple(sorted(set(targets)))
 
 
-def _check_model(path: Path, rank: int, targets: tuple[str, ...], base: BaseShapes) -> Weights | None:
+def _check_model(
+    path: Path, rank: int, targets: tuple[str, ...], base: BaseShapes, added: Iterable[int]
+) -> Weights | None:
     if rank == 0:
         if path.exists():
-            raise _refuse("LEFTOVER_TENSOR", f"`r` is 0, yet there is a {MODEL}")
+            raise refuse("LEFTOVER_TENSOR", f"`r` is 0, yet there is a {MODEL}")
         return None
     if not path.is_file():
-        raise _refuse("MISSING_FILE", f"{MODEL} is missing")
-    weights = Weights(path)
-    check_no_empty_tensor(weights)
-    _check_dtype(weights, list(weights.tensors))
-    wanted = {name: shape for name, shape in base.modules.items() if name.rpartition(".")[2] in targets}
-    sides: dict[tuple[str, str], tuple[int, ...]] = {}
-    for name, tensor in weights.tensors.items():
-        match = _TENSOR.fullmatch(name)
-        if match is None or match["module"] not in base.modules:
-            known = match is not None or _LORA_END.search(name) is not None
-            why = "matches no module of the base" if known else "is not the A or B of a module"
-            raise _refuse("NAME_MISMATCH" if known else "LEFTOVER_TENSOR", f"tensor {name} {why}", tensor=name)
-        if match["module"] not in wanted:
-            raise _refuse("LEFTOVER_TENSOR", f"tensor {name} is of no module in `target_modules`", tensor=name)
-        sides[match["module"], match["side"]] = tensor.shape
-    for module, (outputs, inputs) in wanted.items():
-        for side, shape in (("A", (rank, inputs)), ("B", (outputs, rank))):
-            found = sides.get((module, side))
-            if found is None:
-                raise _refuse("MISSING_TENSOR", f"lora_{side} of {module} is missing", module=module)
-            if found != shape:
-                raise _refuse(
-                    "SHAPE_MISMATCH",
-                    f"lora_{side} of {module} has shape {list(found)}, the base needs {list(shape)}",
-                    module=module,
-                )
-    _check_finite(weights, list(weights.tensors))
-    return weights
-
-
-def _check_dtype(weights: Weights, names: list[str]) -> None:
-    kinds = {weights.tensors[name].dtype for name in names}
-    if not kinds <= set(DTYPES) or len(kinds) > 1:
-        raise _refuse(
-            "DTYPE", f"{weights.path.name} holds {', '.join(sorted(kinds))}: use one of F32, BF16, F16 throughout"
-        )
-
-
-def _check_finite(weights: Weights, names: list[str]) -> None:
-    for name in names:
-        if not weights.finite(name):
-            raise _refuse("NOT_FINITE", f"tensor {name} holds NaN or infinity", tensor=name)
+        raise refuse("MISSING_FILE", f"{MODEL} is missing")
+    return check_matrices(path, rank, targets, base, added)
 
 
 def _added_tokens(contract: Manifest | BaseModel | Mapping[str, Any] | None) -> list[int] | None:
@@ -238,34 +200,34 @@ def _added_tokens(contract: Manifest | BaseModel | Mapping[str, Any] | None) -> 
 def _check_new_tokens(path: Path, added: list[int] | None, base: BaseShapes) -> tuple[Weights | None, tuple[int, ...]]:
     if not path.exists():
         if added:
-            raise _refuse("NEW_TOKENS", f"its task adds {len(added)} tokens, but {NEW_TOKENS} is missing")
+            raise refuse("NEW_TOKENS", f"its task adds {len(added)} tokens, but {NEW_TOKENS} is missing")
         return None, ()
     weights = Weights(path)
     check_no_empty_tensor(weights)
     if set(weights.tensors) != {"ids", "input_rows", "output_rows"} or weights.tensors["ids"].dtype != "I64":
-        raise _refuse("NEW_TOKENS", f"{NEW_TOKENS} must hold ids (int64), input_rows and output_rows")
+        raise refuse("NEW_TOKENS", f"{NEW_TOKENS} must hold ids (int64), input_rows and output_rows")
     shape = weights.tensors["ids"].shape
     if len(shape) != 1 or shape[0] > MAX_NEW_TOKENS:
-        raise _refuse("NEW_TOKENS", f"ids has shape {list(shape)}: one row of at most {MAX_NEW_TOKENS} is needed")
+        raise refuse("NEW_TOKENS", f"ids has shape {list(shape)}: one row of at most {MAX_NEW_TOKENS} is needed")
     rows = ["input_rows", "output_rows"]
     for name in rows:
         if weights.tensors[name].shape != (shape[0], base.hidden):
-            raise _refuse(
+            raise refuse(
                 "NEW_TOKENS",
                 f"{name} has shape {list(weights.tensors[name].shape)}, needed is {[shape[0], base.hidden]}",
             )
-    _check_dtype(weights, rows)
-    _check_finite(weights, rows)
+    check_dtype(weights, rows)
+    check_finite(weights, rows)
     ids = [int(i) for i in np.asarray(weights.array("ids"))]
     if len(set(ids)) != len(ids) or min(ids) < base.vocabulary or max(ids) >= base.rows:
-        raise _refuse(
+        raise refuse(
             "NEW_TOKENS",
             f"ids {min(ids)} to {max(ids)} do not lie, each once, on the base's reserved rows {base.vocabulary} to "
             f"{base.rows - 1}; a base without enough of them gets more with `registry add-base --reserve-tokens`",
         )
     if added is not None and set(ids) != set(added):
         named = f"its task names {sorted(added)[:8]}" if added else "no task names them"
-        raise _refuse(
+        raise refuse(
             "NEW_TOKENS",
             f"{NEW_TOKENS} brings the tokens {sorted(ids)[:8]} and {named}: give the task that it was trained for "
             "(`registry push --task FILE`)",
@@ -278,7 +240,7 @@ def _check_manifest(manifest: Manifest | None, facts: AdapterFacts) -> None:
         return
     stated = (manifest.lora.rank, manifest.lora.dtype, tuple(sorted(manifest.lora.target_modules)))
     if stated != (facts.rank, facts.dtype, facts.target_modules):
-        raise _refuse(
+        raise refuse(
             "MANIFEST_MISMATCH",
             f"the manifest states rank {stated[0]}, {stated[1]}, {', '.join(stated[2])}; the files have rank "
             f"{facts.rank}, {facts.dtype}, {', '.join(facts.target_modules)}",

@@ -1,11 +1,11 @@
-"""The shapes of a base's linear modules, read from its safetensors headers: what an adapter is checked against."""
+"""The shapes of a base's matrices, read from its safetensors headers: what an adapter is checked against."""
 
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from loradeck_registry.errors import InvalidError
-from loradeck_registry.identity import EMBEDDING_SUFFIXES, read_config, read_vocabulary
+from loradeck_registry.identity import EMBEDDING_SUFFIXES, HEAD_NAMES, read_config, read_vocabulary
 from loradeck_registry.manifest import BaseIdentity
 from loradeck_registry.weights import open_all
 
@@ -24,23 +24,35 @@ class BaseShapes:
     tied: bool
     identity: BaseIdentity | None = None
     """Given, an adapter's manifest is checked against it."""
+    embedding: str = "model.embed_tokens"
+    """Full name of the embedding, a matrix [rows, hidden]."""
+    head: str = "lm_head"
+    """Full name of the head, of the same shape: a matrix of its own, or the embedding's under another name (`tied`)."""
 
     @property
     def leaves(self) -> set[str]:
         """Leaf names of the modules: q_proj, up_proj, …"""
         return {name.rpartition(".")[2] for name in self.modules}
 
+    @property
+    def whole(self) -> tuple[str, str]:
+        """Names of embedding and head: an adapter's LoRA there changes the row of every token."""
+        return self.embedding, self.head
+
 
 def read_shapes(folder: Path, identity: BaseIdentity | None = None) -> BaseShapes:
     """The shapes of the model in `folder`. Reads headers only. Raises NotFoundError, InvalidError."""
     modules: dict[str, tuple[int, int]] = {}
-    embedding: tuple[int, int] | None = None
+    embedding: tuple[str, int, int] | None = None
+    head: str | None = None
     for name, weights in open_all(folder).items():
         shape = weights.tensors[name].shape
         if len(shape) != 2:
             continue
         if name.endswith(EMBEDDING_SUFFIXES):
-            embedding = (shape[0], shape[1])
+            embedding = (name.removesuffix(".weight"), shape[0], shape[1])
+        elif name in HEAD_NAMES:
+            head = name.removesuffix(".weight")
         elif match := _LAYER.fullmatch(name):
             modules[match["module"]] = (shape[0], shape[1])
     if embedding is None or not modules:
@@ -49,9 +61,16 @@ def read_shapes(folder: Path, identity: BaseIdentity | None = None) -> BaseShape
         )
     return BaseShapes(
         modules=modules,
-        hidden=embedding[1],
+        hidden=embedding[2],
         vocabulary=read_vocabulary(folder),
-        rows=embedding[0],
+        rows=embedding[1],
         tied=bool(read_config(folder).get("tie_word_embeddings", False)),
         identity=identity,
+        embedding=embedding[0],
+        head=head or _unstored_head(embedding[0]),
     )
+
+
+def _unstored_head(embedding: str) -> str:
+    """Name of a tied head, of which files hold nothing: what its family calls it."""
+    return "embed_out" if embedding.endswith("embed_in") else "lm_head"

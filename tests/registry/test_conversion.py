@@ -1,6 +1,7 @@
 """Conversion: what PEFT computes with the original folder, it computes with the published one."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from loradeck_registry.errors import InvalidError, NotFoundError, PreconditionError
+from loradeck_registry.reserve import reserve_rows
 from loradeck_registry.servable import check_adapter, read_shapes
 from loradeck_registry.transfer.conversion import Conversion, convert_adapter
 from tests.support.tiny import make_tiny_adapter, make_tiny_base
@@ -77,6 +79,51 @@ def test_converted_adapter_computes_the_same(
     result = convert(tiny_base, source, tmp_path / "published")
     assert any(words in finding for finding in result.findings), result.findings
     torch.testing.assert_close(logits(tiny_base, tmp_path / "published"), before, atol=2e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"target_modules": ["q_proj", "embed_tokens"]},
+        {"target_modules": ["lm_head"], "use_rslora": True},
+        {"target_modules": ["q_proj", "embed_tokens", "lm_head"], "rank_pattern": {"embed_tokens": 7, "q_proj": 2}},
+        {"target_modules": ["embed_tokens"], "ensure_weight_tying": True},
+    ],
+    ids=["embedding", "head alone", "both at ranks of their own", "one pair for a tied matrix"],
+)
+@pytest.mark.parametrize(("architecture", "tied"), [("qwen2", True), ("llama", False)])
+@pytest.mark.filterwarnings("ignore")
+def test_lora_on_the_whole_embedding_is_kept(
+    tmp_path: Path, settings: dict[str, Any], architecture: Any, tied: bool
+) -> None:
+    base = make_tiny_base(tmp_path / "base", architecture, tied)
+    source = make_peft(base, tmp_path / "peft", **settings)
+    before = logits(base, source)
+    assert (before - logits(base, None)).abs().max() > 0.5
+    convert(base, source, tmp_path / "published")
+    torch.testing.assert_close(logits(base, tmp_path / "published"), before, atol=1e-4, rtol=1e-5)
+    written = load_file(tmp_path / "published" / "adapter_model.safetensors")
+    both = {"embed_tokens", "lm_head"} <= set(settings["target_modules"]) or (
+        "ensure_weight_tying" in settings and tied
+    )
+    assert any("lm_head" in name for name in written) == (both or settings["target_modules"] == ["lm_head"])
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_lora_on_more_or_fewer_rows_than_the_base_has(tmp_path: Path) -> None:
+    narrow, wide = make_tiny_base(tmp_path / "narrow", reserved=8), tmp_path / "wide"
+    files = {path.name: path for path in narrow.iterdir()}
+    for name, path in reserve_rows(files, narrow, 64, tmp_path / "changed").items():
+        wide.mkdir(exist_ok=True)
+        shutil.copyfile(path, wide / name)
+    of_narrow = make_peft(narrow, tmp_path / "of-narrow", target_modules=["embed_tokens", "lm_head"])
+    result = convert(wide, of_narrow, tmp_path / "widened")
+    assert any("filled with zeros to the base's 384 rows" in finding for finding in result.findings)
+    used = slice(None), slice(None), slice(0, 328)
+    torch.testing.assert_close(logits(wide, tmp_path / "widened")[used], logits(narrow, of_narrow), atol=1e-4, rtol=0)
+    with pytest.raises(PreconditionError, match="reserve-tokens") as caught:
+        convert(narrow, make_peft(wide, tmp_path / "of-wide", target_modules=["embed_tokens"]), tmp_path / "cut")
+    assert caught.value.reason == "SHAPE_MISMATCH"
 
 
 def test_published_format_stays_bit_for_bit(tiny_base: Path, tmp_path: Path) -> None:
@@ -208,8 +255,6 @@ class TestNewTokens:
         ({"bias": "lora_only"}, "CONFIG_UNSUPPORTED"),
         ({"lora_bias": True}, "CONFIG_UNSUPPORTED"),
         ({"modules_to_save": ["norm"]}, "LEFTOVER_TENSOR"),
-        ({"target_modules": ["q_proj", "embed_tokens"]}, "LEFTOVER_TENSOR"),
-        ({"target_modules": ["q_proj", "lm_head"]}, "NAME_MISMATCH"),
     ],
 )
 @pytest.mark.filterwarnings("ignore")

@@ -189,8 +189,139 @@ DEFECTS: dict[str, tuple[str, Change]] = {
     "new row twice": ("NEW_TOKENS", new_rows(lambda t: t.update({"ids": t["ids"] * 0 + t["ids"][0]}))),
     "new rows other than the task's": ("NEW_TOKENS", new_rows(lambda t: t.update({"ids": t["ids"] + 1}))),
     "output rows missing": ("NEW_TOKENS", new_rows(lambda t: t.pop("output_rows") is None or None)),
+    "tied while training": ("CONFIG_UNSUPPORTED", config(ensure_weight_tying=True)),
     "NaN in a new row": ("NOT_FINITE", new_rows(lambda t: t["output_rows"].__setitem__((0, 0), np.nan))),
 }
+
+
+EMBED, HEAD = "base_model.model.model.embed_tokens.lora_embedding_", "base_model.model.lm_head.lora_"
+
+
+def cut_rows(count: int) -> Callable[[dict[str, np.ndarray]], None]:
+    """Keep so many rows of the LoRA on embedding and head."""
+
+    def change(content: dict[str, np.ndarray]) -> None:
+        content[f"{EMBED}A"] = content[f"{EMBED}A"][:, :count]
+        content[f"{HEAD}B.weight"] = content[f"{HEAD}B.weight"][:count]
+
+    return change
+
+
+def put_in(name: str, change: Callable[[np.ndarray], np.ndarray]) -> Change:
+    """Change one tensor."""
+    return tensors(lambda content: content.update({name: change(content[name])}))
+
+
+def with_infinity(array: np.ndarray) -> np.ndarray:
+    """The array with its last value infinite."""
+    array = array.copy()
+    array.flat[-1] = np.inf
+    return array
+
+
+WHOLE_DEFECTS: dict[str, tuple[str, Change]] = {
+    "half of the embedding missing": ("MISSING_TENSOR", tensors(lambda t: t.pop(f"{EMBED}B") is None or None)),
+    "half of the head missing": ("MISSING_TENSOR", tensors(lambda t: t.pop(f"{HEAD}A.weight") is None or None)),
+    "embedding stated and absent": ("MISSING_TENSOR", tensors(lambda t: [t.pop(f"{EMBED}{s}") for s in "AB"] and None)),
+    "head stated and absent": (
+        "MISSING_TENSOR",
+        tensors(lambda t: [t.pop(f"{HEAD}{s}.weight") for s in "AB"] and None),
+    ),
+    "embedding not stated": (
+        "LEFTOVER_TENSOR",
+        lambda f: config(target_modules=[t for t in stated_targets(f) if t != "embed_tokens"])(f),
+    ),
+    "head not stated": (
+        "LEFTOVER_TENSOR",
+        lambda f: config(target_modules=[t for t in stated_targets(f) if t != "lm_head"])(f),
+    ),
+    "embedding as a linear layer": (
+        "NAME_MISMATCH",
+        tensors(lambda t: rename(t, f"{EMBED}A", "base_model.model.model.embed_tokens.lora_A.weight")),
+    ),
+    "head as an embedding": (
+        "NAME_MISMATCH",
+        tensors(lambda t: rename(t, f"{HEAD}A.weight", "base_model.model.lm_head.lora_embedding_A")),
+    ),
+    "embedding under another name": ("NAME_MISMATCH", tensors(lambda t: rename(t, "embed_tokens", "wte"))),
+    "embedding's A transposed": ("SHAPE_MISMATCH", put_in(f"{EMBED}A", lambda a: a.T)),
+    "embedding of another width": ("SHAPE_MISMATCH", put_in(f"{EMBED}B", lambda b: b[:-1])),
+    "head of another width": ("SHAPE_MISMATCH", put_in(f"{HEAD}A.weight", lambda a: a[:, :-1])),
+    "embedding of another rank": (
+        "SHAPE_MISMATCH",
+        tensors(lambda t: t.update({f"{EMBED}A": t[f"{EMBED}A"][:4], f"{EMBED}B": t[f"{EMBED}B"][:, :4]})),
+    ),
+    "head of another rank": (
+        "SHAPE_MISMATCH",
+        tensors(lambda t: t.update({f"{HEAD}A.weight": t[f"{HEAD}A.weight"][:4],
+                                    f"{HEAD}B.weight": t[f"{HEAD}B.weight"][:, :4]})),
+    ),
+    "fewer rows than tokens": ("SHAPE_MISMATCH", tensors(cut_rows(319))),
+    "rows up to the base's tokens, not the added ones": ("SHAPE_MISMATCH", tensors(cut_rows(320))),
+    "more rows than the base": (
+        "SHAPE_MISMATCH",
+        put_in(f"{EMBED}A", lambda a: np.concatenate([a, a[:, :1]], axis=1)),
+    ),
+    "other rows on the head": ("SHAPE_MISMATCH", put_in(f"{HEAD}B.weight", lambda b: b[:-1])),
+    "NaN in the embedding": ("NOT_FINITE", put_in(f"{EMBED}A", lambda a: a * np.float32("nan"))),
+    "infinity in the head": ("NOT_FINITE", put_in(f"{HEAD}B.weight", with_infinity)),
+    "embedding in another type": ("DTYPE", put_in(f"{EMBED}B", lambda b: b.astype(np.float16))),
+    "empty embedding": ("EMPTY_TENSOR", put_in(f"{EMBED}A", lambda a: a[:0])),
+    "whole embedding beside it": (
+        "LEFTOVER_TENSOR",
+        tensors(lambda t: t.update({"base_model.model.lm_head.base_layer.weight": t[f"{HEAD}A.weight"]})),
+    ),
+}  # fmt: skip
+
+
+def stated_targets(folder: Path) -> list[str]:
+    """`target_modules` of an adapter."""
+    return list(json.loads((folder / "adapter_config.json").read_text())["target_modules"])
+
+
+class TestWholeEmbedding:
+    @pytest.fixture(scope="class", params=[True, False], ids=["tied", "untied"])
+    def base(self, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        """A base with and without a head of its own."""
+        from tests.support.tiny import make_tiny_base
+
+        return make_tiny_base(tmp_path_factory.mktemp("base"), "qwen2" if request.param else "llama", request.param)
+
+    @staticmethod
+    def make(base: Path, folder: Path, whole: tuple[str, ...] = ("embed_tokens", "lm_head")) -> Path:
+        """A good adapter with LoRA on embedding and head and two added tokens."""
+        from tests.support.tiny import make_tiny_adapter
+
+        return make_tiny_adapter(base, folder, rank=8, added_tokens=2, whole=whole)
+
+    @pytest.mark.parametrize("defect", WHOLE_DEFECTS)
+    def test_defect_is_refused_with_its_reason(self, defect: str, base: Path, tmp_path: Path) -> None:
+        adapter, shapes = self.make(base, tmp_path / "adapter"), read_shapes(base)
+        check_adapter(adapter, task(shapes), shapes, max_rank=8)
+        reason, change = WHOLE_DEFECTS[defect]
+        change(adapter)
+        with pytest.raises(PreconditionError) as caught:
+            check_adapter(adapter, task(shapes), shapes, max_rank=8)
+        assert caught.value.reason == reason
+        assert "\n" not in caught.value.message
+
+    @pytest.mark.parametrize("whole", [("embed_tokens",), ("lm_head",), ("embed_tokens", "lm_head")])
+    def test_one_side_is_an_adapter_too_but_not_for_every_server(
+        self, whole: tuple[str, ...], base: Path, tmp_path: Path
+    ) -> None:
+        adapter, shapes = self.make(base, tmp_path / "adapter", whole), read_shapes(base)
+        facts = check_adapter(adapter, task(shapes), shapes)
+        assert set(whole) < set(facts.target_modules)
+        with pytest.raises(PreconditionError, match=r"engine\.embedding_lora") as caught:
+            check_adapter(adapter, task(shapes), shapes, embedding_lora=False)
+        assert caught.value.reason == "EMBEDDING_LORA_OFF"
+        check_adapter(self.make(base, tmp_path / "without", ()), task(shapes), shapes, embedding_lora=False)
+
+    def test_rows_up_to_the_last_token_are_enough(self, base: Path, tmp_path: Path) -> None:
+        """An adapter of the original serves on a copy with more reserved rows."""
+        adapter, shapes = self.make(base, tmp_path / "adapter"), read_shapes(base)
+        tensors(cut_rows(322))(adapter)
+        check_adapter(adapter, task(shapes), shapes)
 
 
 @pytest.mark.parametrize("defect", DEFECTS)

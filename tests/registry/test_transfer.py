@@ -14,7 +14,6 @@ from loradeck_registry.bases import ResolvedBase, add_base, resolve_base
 from loradeck_registry.errors import DamagedError, InvalidError, NotFoundError, PreconditionError
 from loradeck_registry.publish import push_folder
 from loradeck_registry.registry import Registry, Revision
-from loradeck_registry.servable import read_shapes
 from loradeck_registry.transfer.bundle import read_bundle, write_bundle
 from loradeck_registry.transfer.comparing import compare
 from loradeck_registry.transfer.exporting import export_peft
@@ -116,7 +115,7 @@ class TestExport:
         base = resolve_base(f"dir:{folder}", registry)
         source = make_tiny_adapter(folder, tmp_path / "adapter", added_tokens=2)
         revision = push_folder(registry, "clf", source, base, task=TASK)
-        notes = export_peft(registry, revision, read_shapes(folder), tmp_path / "out")
+        notes = export_peft(registry, revision, folder, tmp_path / "out")
         assert "at least 322 rows" in notes[0]
         ids = torch.tensor([[5, 320, 60, 321]])
         with torch.no_grad():
@@ -133,7 +132,7 @@ class TestExport:
     def test_what_goes_out_comes_back_the_same(self, registry: Registry, base: ResolvedBase, tmp_path: Path) -> None:
         source = make_tiny_adapter(base.folder, tmp_path / "adapter", added_tokens=2, dtype="bfloat16")
         revision = push_folder(registry, "clf", source, base, task=TASK)
-        export_peft(registry, revision, read_shapes(base.folder), tmp_path / "out")
+        export_peft(registry, revision, base.folder, tmp_path / "out")
         back = import_folder(registry, "back", str(tmp_path / "out"), base, task=TASK).revision
         assert back is not None
         from safetensors.torch import load_file as load
@@ -143,21 +142,47 @@ class TestExport:
             assert before.keys() == after.keys()
             assert all(torch.equal(before[key], after[key]) for key in before)
 
-    def test_different_rows_on_a_tied_base_are_refused(
-        self, registry: Registry, base: ResolvedBase, tmp_path: Path
+    @pytest.mark.parametrize(("architecture", "tied"), [("qwen2", True), ("llama", False)])
+    @pytest.mark.parametrize("wide", [(), ("embed_tokens",), ("embed_tokens", "lm_head")])
+    @pytest.mark.filterwarnings("ignore")
+    def test_new_tokens_beside_lora_on_the_whole_embedding(
+        self, registry: Registry, tmp_path: Path, architecture: Any, tied: bool, wide: tuple[str, ...]
     ) -> None:
-        source = make_tiny_adapter(base.folder, tmp_path / "adapter", added_tokens=2)
+        from peft import PeftModel
+        from transformers import AutoModelForCausalLM
+
+        folder = make_tiny_base(tmp_path / "base", architecture=architecture, tied=tied)
+        base = resolve_base(f"dir:{folder}", registry)
+        source = make_tiny_adapter(folder, tmp_path / "adapter", added_tokens=2, whole=wide)
         rows = load_file(source / "new_tokens.safetensors")
+        # Rows that differ on both sides, which PEFT cannot train on a tied base.
         save_file(rows | {"output_rows": rows["output_rows"] * 2}, source / "new_tokens.safetensors")
         revision = push_folder(registry, "clf", source, base, task=TASK)
-        with pytest.raises(PreconditionError) as caught:
-            export_peft(registry, revision, read_shapes(base.folder), tmp_path / "out")
-        assert caught.value.reason == "NEW_TOKENS"
-        assert not (tmp_path / "out").exists()
+        export_peft(registry, revision, folder, tmp_path / "out")
+        back = import_folder(registry, "back", str(tmp_path / "out"), base, task=TASK).revision
+        assert back is not None
+
+        def answer(adapter: Path) -> Any:
+            model = AutoModelForCausalLM.from_pretrained(folder)
+            if (adapter / "new_tokens.safetensors").exists():
+                new = load_file(adapter / "new_tokens.safetensors")
+                head = torch.nn.Linear(model.config.hidden_size, model.config.vocab_size, bias=False)
+                head.weight = torch.nn.Parameter(model.get_output_embeddings().weight.detach().clone())
+                model.config.tie_word_embeddings = False
+                model.set_output_embeddings(head)
+                with torch.no_grad():
+                    model.get_input_embeddings().weight[new["ids"]] = torch.tensor(new["input_rows"])
+                    head.weight[new["ids"]] = torch.tensor(new["output_rows"])
+            with torch.no_grad():
+                return PeftModel.from_pretrained(model, str(adapter))(torch.tensor([[5, 320, 60, 321]])).logits
+
+        expected = answer(source)
+        torch.testing.assert_close(answer(tmp_path / "out"), expected, atol=1e-4, rtol=1e-5)
+        torch.testing.assert_close(answer(registry.local(back)), expected, atol=1e-4, rtol=1e-5)
 
     def test_base_is_no_adapter(self, registry: Registry, base: ResolvedBase, tmp_path: Path) -> None:
         with pytest.raises(PreconditionError) as caught:
-            export_peft(registry, registry.resolve("tiny"), read_shapes(base.folder), tmp_path / "out")
+            export_peft(registry, registry.resolve("tiny"), base.folder, tmp_path / "out")
         assert caught.value.reason == "NOT_AN_ADAPTER"
 
 

@@ -1,8 +1,9 @@
 """Tiny models and adapters for tests: random weights, real formats."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 Architecture = Literal["qwen2", "llama"]
 
@@ -98,8 +99,10 @@ def make_tiny_adapter(
     added_tokens: int = 0,
     scale: float = 1.0,
     dtype: str = "float32",
+    whole: Sequence[str] = (),
 ) -> Path:
-    """Save a random adapter on every linear layer in the published format, with `added_tokens` new rows.
+    """Save a random adapter on every linear layer in the published format, with `added_tokens` new rows and with LoRA
+    on the matrices of all tokens that `whole` names: embed_tokens, lm_head.
 
     `scale` 1 moves a tiny base's logits clearly: greedy outputs of two seeds differ within a few tokens.
     """
@@ -124,6 +127,7 @@ def make_tiny_adapter(
             b = torch.randn(rows, rank, generator=generator) * (0.5 * scale / rank**0.5)
             tensors[f"base_model.model.{module}.lora_A.weight"] = a.to(kind).contiguous()
             tensors[f"base_model.model.{module}.lora_B.weight"] = b.to(kind).contiguous()
+    tensors |= {name: matrix.to(kind) for name, matrix in _whole_pairs(base, rank, whole, generator).items()}
     save_file(tensors, str(folder / "adapter_model.safetensors"), metadata={"format": "pt"})
     config = {
         "peft_type": "LORA",
@@ -132,7 +136,7 @@ def make_tiny_adapter(
         "lora_alpha": rank,
         "lora_dropout": 0.0,
         "bias": "none",
-        "target_modules": sorted(modules),
+        "target_modules": sorted({*modules, *whole}),
         "inference_mode": True,
     }
     (folder / "adapter_config.json").write_text(json.dumps(config, indent=2))
@@ -147,6 +151,23 @@ def make_tiny_adapter(
         }
         save_file(new, str(folder / "new_tokens.safetensors"))
     return folder
+
+
+def _whole_pairs(base: Path, rank: int, whole: Sequence[str], generator: Any) -> dict[str, Any]:
+    """LoRA over every row of embedding and head, as PEFT names and shapes it."""
+    import torch
+
+    rows = int(json.loads((base / "config.json").read_text())["vocab_size"])
+    shapes = {
+        "embed_tokens": {"model.embed_tokens.lora_embedding_A": (rank, rows),
+                         "model.embed_tokens.lora_embedding_B": (HIDDEN, rank)},
+        "lm_head": {"lm_head.lora_A.weight": (rank, HIDDEN), "lm_head.lora_B.weight": (rows, rank)},
+    }  # fmt: skip
+    return {
+        f"base_model.model.{name}": torch.randn(*shape, generator=generator) * 0.15
+        for leaf in whole
+        for name, shape in shapes[leaf].items()
+    }
 
 
 def is_tied(base: Path) -> bool:

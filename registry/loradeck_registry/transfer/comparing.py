@@ -7,7 +7,7 @@ import numpy as np
 
 from loradeck_registry.registry import Registry, Revision
 from loradeck_registry.servable import MODEL
-from loradeck_registry.transfer.lora_pairs import Pairs
+from loradeck_registry.transfer.lora_pairs import Pairs, stored_pairs
 from loradeck_registry.weights import Weights
 
 _LEFT_OUT = {"files", "create_time", "probe", "format"}
@@ -72,15 +72,7 @@ def _pairs(registry: Registry, revision: Revision) -> Pairs:
     path = registry.local(revision) / MODEL
     if not path.exists():
         return {}
-    weights = Weights(path)
-    stems = sorted(name.removesuffix(".lora_A.weight") for name in weights.tensors if name.endswith(".lora_A.weight"))
-    return {
-        stem.removeprefix("base_model.model."): (
-            weights.float32(f"{stem}.lora_A.weight"),
-            weights.float32(f"{stem}.lora_B.weight"),
-        )
-        for stem in stems
-    }
+    return stored_pairs(Weights(path))
 
 
 def _modules(left: Pairs, right: Pairs) -> list[ModuleDifference]:

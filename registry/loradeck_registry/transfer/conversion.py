@@ -1,8 +1,8 @@
 """Conversion: a PEFT adapter folder from elsewhere into the published format, where that can be done exactly.
 
 Folds rank and alpha patterns and rsLoRA's scale into B, pads ranks, fills modules that carry no LoRA with zeros, takes
-new tokens' rows out of whole matrices, and turns PiSSA-like starts into plain LoRA with their initial weights. What has
-no exact form is refused, with the reason codes of `servable`.
+new tokens' rows out of whole matrices, keeps LoRA on the whole embedding and head, and turns PiSSA-like starts into
+plain LoRA with their initial weights. What has no exact form is refused, with the reason codes of `servable`.
 """
 
 import json
@@ -17,7 +17,17 @@ from numpy.typing import NDArray
 from loradeck_registry.errors import InvalidError, NotFoundError, PreconditionError
 from loradeck_registry.servable import CHANGES_BASE, CONFIG, DTYPES, MODEL, NEW_TOKENS
 from loradeck_registry.shapes import BaseShapes
-from loradeck_registry.transfer.lora_pairs import Pairs, completed, folded, read_pairs, refuse, scale_of, subtracted
+from loradeck_registry.transfer.lora_pairs import (
+    Pairs,
+    completed,
+    folded,
+    read_pairs,
+    refuse,
+    scale_of,
+    stored,
+    subtracted,
+    tied_together,
+)
 from loradeck_registry.transfer.new_rows import NewRows, take_new_rows
 from loradeck_registry.weights import Weights, check_no_empty_tensor, to_bfloat16, write_weights
 
@@ -73,7 +83,12 @@ def convert_adapter(
     if isinstance(start, str) and start.lower().startswith(CHANGES_BASE):
         pairs = subtracted(pairs, _initial_pairs(source, start, initial, base))
         result.findings.append(f"{start} start subtracted, rank doubled")
+    if config.get("ensure_weight_tying"):
+        pairs = tied_together(pairs, base)
+    narrow = [name for name in base.whole if name in pairs and len(pairs[name][1]) < base.rows]
     pairs, filled, padded = completed(pairs, base)
+    if narrow:
+        result.findings.append(f"LoRA on {' and '.join(narrow)} filled with zeros to the base's {base.rows} rows")
     if padded:
         result.findings.append("smaller ranks padded with zeros")
     if filled:
@@ -81,11 +96,11 @@ def convert_adapter(
     if dtype is not None and dtype not in DTYPES.values():
         raise InvalidError(f"bad precision {dtype!r}: use {', '.join(DTYPES.values())}", field="dtype")
     out = dtype or _exact_dtype(weights, pairs, result)
-    rows = take_new_rows(source, weights, others, config, base_folder, base)
+    rows = take_new_rows(source, weights, others, config, base_folder, base, whole=bool({*base.whole} & {*pairs}))
     result.findings += rows.findings
     result.added_tokens = rows.tokens
     destination.mkdir(parents=True, exist_ok=True)
-    _write_model(destination / MODEL, pairs, out, result)
+    _write_model(destination / MODEL, stored(pairs, base), out, result)
     _write_rows(destination / NEW_TOKENS, rows, out)
     _write_config(destination / CONFIG, pairs, config)
     return result
@@ -142,13 +157,13 @@ def _exact_dtype(weights: Weights, pairs: Pairs, result: Conversion) -> str:
     """The stored type if it holds the converted matrices without rounding, else float32."""
     kinds = {tensor.dtype for tensor in weights.tensors.values()} & set(DTYPES)
     stored = DTYPES[kinds.pop()] if len(kinds) == 1 else "float32"
-    if any(_encode(matrix, stored)[1] for pair in pairs.values() for matrix in pair):
+    if any(encode(matrix, stored)[1] for pair in pairs.values() for matrix in pair):
         result.findings.append(f"written as float32, because {stored} would round the folded scale")
         return "float32"
     return stored
 
 
-def _encode(array: NDArray[np.float32], dtype: str) -> tuple[NDArray[Any], float]:
+def encode(array: NDArray[np.float32], dtype: str) -> tuple[NDArray[Any], float]:
     """The array as stored, bfloat16 as bit patterns, and its largest rounding as a share of its largest value."""
     if dtype == "bfloat16":
         stored: NDArray[Any] = to_bfloat16(array)
@@ -163,16 +178,14 @@ def _encode(array: NDArray[np.float32], dtype: str) -> tuple[NDArray[Any], float
     return stored, error
 
 
-def _write_model(path: Path, pairs: Pairs, dtype: str, result: Conversion) -> None:
-    if not pairs:
+def _write_model(path: Path, matrices: Mapping[str, NDArray[np.float32]], dtype: str, result: Conversion) -> None:
+    if not matrices:
         return
     tensors = {}
     worst = 0.0
-    for module, (a, b) in pairs.items():
-        for side, matrix in (("A", a), ("B", b)):
-            entry, error = _encode(matrix, dtype)
-            tensors[f"base_model.model.{module}.lora_{side}.weight"] = entry
-            worst = max(worst, error)
+    for name, matrix in matrices.items():
+        tensors[name], error = encode(matrix, dtype)
+        worst = max(worst, error)
     write_weights(path, tensors, bfloat16=dtype == "bfloat16")
     if worst > 0:
         result.findings.append(f"rounded to {dtype}: at most {worst:.1e} of a matrix's largest value")
@@ -183,8 +196,8 @@ def _write_rows(path: Path, rows: NewRows, dtype: str) -> None:
         return
     tensors: dict[str, NDArray[Any]] = {
         "ids": np.array(list(rows.tokens), np.int64),
-        "input_rows": _encode(rows.inputs, dtype)[0],
-        "output_rows": _encode(rows.outputs, dtype)[0],
+        "input_rows": encode(rows.inputs, dtype)[0],
+        "output_rows": encode(rows.outputs, dtype)[0],
     }
     write_weights(path, tensors, bfloat16=dtype == "bfloat16")
 

@@ -2,18 +2,21 @@
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from loradeck_registry.cache import scratch_folder
 from loradeck_registry.errors import PreconditionError
-from loradeck_registry.identity import EMBEDDING_SUFFIXES
 from loradeck_registry.registry import Registry, Revision
-from loradeck_registry.servable import CONFIG, MODEL, NEW_TOKENS
-from loradeck_registry.shapes import BaseShapes
+from loradeck_registry.servable import CONFIG, DTYPES, MODEL, NEW_TOKENS
+from loradeck_registry.shapes import BaseShapes, read_shapes
+from loradeck_registry.transfer.conversion import encode
+from loradeck_registry.transfer.lora_pairs import stored, stored_pairs
+from loradeck_registry.transfer.new_rows import own_matrix
+from loradeck_registry.transfer.token_pairs import rank_settings, with_rows
 from loradeck_registry.weights import Weights, write_weights
 
 
@@ -26,13 +29,13 @@ def check_exportable(revision: Revision) -> None:
         )
 
 
-def export_peft(registry: Registry, revision: Revision, base: BaseShapes, destination: Path) -> list[str]:
-    """Write an adapter into the absent or empty folder `destination`; returns what its user should know.
+def export_peft(registry: Registry, revision: Revision, base_folder: Path, destination: Path) -> list[str]:
+    """Write an adapter of the base in `base_folder` into the absent or empty folder `destination`; returns what its
+    user should know.
 
     New tokens become PEFT's trainable tokens, which need a base whose embedding has their rows; `added_tokens.json`
-    names them, for an import too. Raises
-    PreconditionError (NOT_AN_ADAPTER, NOT_EMPTY, and NEW_TOKENS where a tied base is given different rows for its two
-    sides, which PEFT cannot express).
+    names them, for an import too. Beside LoRA on the whole embedding, and where a tied base is given different rows for
+    its two sides, they become LoRA of their own (`token_pairs`). Raises PreconditionError (NOT_AN_ADAPTER, NOT_EMPTY).
     """
     check_exportable(revision)
     if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
@@ -45,8 +48,16 @@ def export_peft(registry: Registry, revision: Revision, base: BaseShapes, destin
         part = scratch / "peft"
         part.mkdir()
         if (source / NEW_TOKENS).exists():
-            ids = _merge_rows(source, part / MODEL, base)
-            config["trainable_token_indices"] = dict.fromkeys(_row_modules(base), ids)
+            base = read_shapes(base_folder)
+            rows = Weights(source / NEW_TOKENS)
+            ids = [int(number) for number in rows.array("ids")]
+            if _need_pairs(config, rows, base):
+                config = _write_pairs(source, part / MODEL, rows, ids, config, base_folder, base)
+                notes.append("its new tokens are LoRA on embedding and head, exact where the difference to the base's "
+                             f"rows has an exact form in {rows.tensors['input_rows'].dtype}")  # fmt: skip
+            else:
+                _merge_rows(source, part / MODEL, rows, base)
+                config["trainable_token_indices"] = {name.rpartition(".")[2]: ids for name in _row_modules(base)}
             notes.append(
                 f"it adds tokens {ids[0]} to {ids[-1]}: load it on a base whose embedding has at least {max(ids) + 1} "
                 "rows, with the task's added tokens in the tokenizer"
@@ -73,14 +84,41 @@ def _base_name(revision: Revision) -> str | None:
     return reference.removeprefix("hub:").partition("@")[0] if reference.startswith("hub:") else None
 
 
-def _row_modules(base: BaseShapes) -> list[str]:
-    return [EMBEDDING_SUFFIXES[0].removesuffix(".weight")] if base.tied else ["embed_tokens", "lm_head"]
+def _row_modules(base: BaseShapes) -> tuple[str, ...]:
+    return (base.embedding,) if base.tied else base.whole
 
 
-def _merge_rows(source: Path, target: Path, base: BaseShapes) -> list[int]:
-    """LoRA tensors and new rows in one file under PEFT's names; returns the token ids."""
+def _need_pairs(config: Mapping[str, Any], rows: Weights, base: BaseShapes) -> bool:
+    """Whether PEFT cannot train these tokens beside what else the adapter does."""
+    whole = {name.rpartition(".")[2] for name in base.whole} & set(config["target_modules"])
+    return bool(whole) or (base.tied and bytes(rows.raw("input_rows")) != bytes(rows.raw("output_rows")))
+
+
+def _write_pairs(
+    source: Path,
+    target: Path,
+    rows: Weights,
+    ids: list[int],
+    config: dict[str, Any],
+    base_folder: Path,
+    base: BaseShapes,
+) -> dict[str, Any]:
+    """LoRA tensors, new rows among them, in one file; returns the configuration that goes with it."""
+    pairs = stored_pairs(Weights(source / MODEL)) if (source / MODEL).exists() else {}
+    inputs, outputs = (
+        rows.float32(name) - own_matrix(base_folder, side, base, base.rows)[ids]
+        for name, side in (("input_rows", "input"), ("output_rows", "output"))
+    )
+    pairs = with_rows(pairs, ids, (inputs, outputs), base)
+    dtype = DTYPES[rows.tensors["input_rows"].dtype]
+    tensors = {name: encode(matrix, dtype)[0] for name, matrix in stored(pairs, base).items()}
+    write_weights(target, tensors, bfloat16=dtype == "bfloat16")
+    return rank_settings(pairs, config, base)
+
+
+def _merge_rows(source: Path, target: Path, rows: Weights, base: BaseShapes) -> None:
+    """LoRA tensors and new rows in one file under PEFT's names."""
     arrays: dict[str, NDArray[Any]] = {}
-    rows = Weights(source / NEW_TOKENS)
     kinds = {rows.tensors["input_rows"].dtype}
     if (source / MODEL).exists():
         model = Weights(source / MODEL)
@@ -88,14 +126,6 @@ def _merge_rows(source: Path, target: Path, base: BaseShapes) -> list[int]:
         kinds |= {tensor.dtype for tensor in model.tensors.values()}
     if len(kinds) != 1:
         raise PreconditionError("new tokens and LoRA are stored in different precisions", reason="DTYPE")
-    inputs, outputs = rows.array("input_rows"), rows.array("output_rows")
-    if base.tied and not np.array_equal(inputs, outputs):
-        raise PreconditionError(
-            "its new tokens have different rows for embedding and head, which PEFT cannot express on a tied base",
-            reason="NEW_TOKENS",
-        )
-    arrays["base_model.model.model.embed_tokens.token_adapter.trainable_tokens_delta"] = inputs
-    if not base.tied:
-        arrays["base_model.model.lm_head.token_adapter.trainable_tokens_delta"] = outputs
+    for module, name in zip(_row_modules(base), ("input_rows", "output_rows"), strict=False):
+        arrays[f"base_model.model.{module}.token_adapter.trainable_tokens_delta"] = rows.array(name)
     write_weights(target, arrays, bfloat16=kinds == {"BF16"})
-    return [int(number) for number in rows.array("ids")]

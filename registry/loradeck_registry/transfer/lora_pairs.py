@@ -14,9 +14,14 @@ from loradeck_registry.shapes import BaseShapes
 from loradeck_registry.weights import Weights
 
 _TENSOR = re.compile(r"(?:base_model\.model\.)?(?P<module>.+)\.lora_(?P<side>[AB])(?:\.default)?\.weight")
+_EMBEDDING = re.compile(r"(?:base_model\.model\.)?(?P<module>.+)\.lora_embedding_(?P<side>[AB])(?:\.default)?")
 Matrix = NDArray[np.float32]
 Pairs = dict[str, tuple[Matrix, Matrix]]
-"""By module: A [rank, inputs] and B [outputs, rank], so that the change of the weight is B @ A."""
+"""By module: A [rank, inputs] and B [outputs, rank], so that the change of the weight is B @ A.
+
+Of the embedding too, whose weight is [rows, hidden]: PEFT's `lora_embedding_B` transposed is its A, and
+`lora_embedding_A` transposed its B.
+"""
 
 
 def refuse(reason: str, message: str) -> PreconditionError:
@@ -32,15 +37,16 @@ def read_pairs(weights: Weights, base: BaseShapes) -> tuple[Pairs, list[str]]:
     names: dict[str, dict[str, str]] = {}
     others = []
     for name, tensor in weights.tensors.items():
-        match = _TENSOR.fullmatch(name)
+        embedding = _EMBEDDING.fullmatch(name)
+        match = embedding or _TENSOR.fullmatch(name)
         if match is None:
             if "lora_" in name:
-                raise refuse("LEFTOVER_TENSOR", f"tensor {name} is not the A or B of a linear module")
+                raise refuse("LEFTOVER_TENSOR", f"tensor {name} is not the A or B of a module")
             others.append(name)
             continue
         module, side = match["module"], match["side"]
-        if module not in base.modules:
-            raise refuse("NAME_MISMATCH", f"tensor {name} matches no linear module in the base's layers")
+        if module not in ([base.embedding] if embedding else [*base.modules, base.head]):
+            raise refuse("NAME_MISMATCH", f"tensor {name} matches no module of the base")
         if side in names.setdefault(module, {}):
             raise refuse("LEFTOVER_TENSOR", f"lora_{side} of {module} is there twice")
         if tensor.dtype not in DTYPES:
@@ -93,7 +99,8 @@ def completed(pairs: Pairs, base: BaseShapes) -> tuple[Pairs, list[str], bool]:
     leaves = {module.rpartition(".")[2] for module in pairs}
     complete: Pairs = {}
     filled = []
-    for module, (outputs, inputs) in base.modules.items():
+    shapes = base.modules | {name: (base.rows, base.hidden) for name in base.whole if name in pairs}
+    for module, (outputs, inputs) in shapes.items():
         if module.rpartition(".")[2] not in leaves:
             continue
         if module not in pairs:
@@ -101,11 +108,42 @@ def completed(pairs: Pairs, base: BaseShapes) -> tuple[Pairs, list[str], bool]:
         a = np.zeros((rank, inputs), np.float32)
         b = np.zeros((outputs, rank), np.float32)
         if module in pairs:
-            own = pairs[module][0].shape[0]
-            a[:own], b[:, :own] = pairs[module]
+            own_a, own_b = pairs[module]
+            a[: len(own_a)], b[: len(own_b), : len(own_a)] = own_a, own_b
         complete[module] = (a, b)
     padded = any(a.shape[0] != rank for a, _ in pairs.values())
     return complete, filled, padded
+
+
+def tied_together(pairs: Pairs, base: BaseShapes) -> Pairs:
+    """The pairs of an adapter whose head follows its embedding on a tied base, which PEFT stores once."""
+    if base.tied and base.embedding in pairs:
+        return {**pairs, base.head: pairs[base.embedding]}
+    return pairs
+
+
+def stored(pairs: Pairs, base: BaseShapes) -> dict[str, Matrix]:
+    """The pairs as tensors under PEFT's names."""
+    tensors: dict[str, Matrix] = {}
+    for module, (a, b) in pairs.items():
+        if module == base.embedding:
+            sides = {"lora_embedding_A": b.T, "lora_embedding_B": a.T}
+        else:
+            sides = {"lora_A.weight": a, "lora_B.weight": b}
+        tensors |= {f"base_model.model.{module}.{side}": matrix for side, matrix in sides.items()}
+    return tensors
+
+
+def stored_pairs(weights: Weights) -> Pairs:
+    """The pairs of an adapter in the published format, whose completeness was checked when it was published."""
+    sides: dict[str, dict[str, Matrix]] = {}
+    for name in weights.tensors:
+        if embedding := _EMBEDDING.fullmatch(name):
+            side = "B" if embedding["side"] == "A" else "A"
+            sides.setdefault(embedding["module"], {})[side] = weights.float32(name).T
+        elif match := _TENSOR.fullmatch(name):
+            sides.setdefault(match["module"], {})[match["side"]] = weights.float32(name)
+    return {module: (pair["A"], pair["B"]) for module, pair in sides.items()}
 
 
 def _pair(weights: Weights, module: str, sides: dict[str, str], base: BaseShapes) -> tuple[Matrix, Matrix]:
@@ -113,11 +151,20 @@ def _pair(weights: Weights, module: str, sides: dict[str, str], base: BaseShapes
         if side not in sides:
             raise refuse("MISSING_TENSOR", f"lora_{side} of {module} is missing")
     a, b = weights.float32(sides["A"]), weights.float32(sides["B"])
-    outputs, inputs = base.modules[module]
-    if a.ndim != 2 or b.ndim != 2 or a.shape != (b.shape[1], inputs) or b.shape[0] != outputs:
+    if a.ndim == b.ndim == 2 and module == base.embedding:
+        a, b = b.T, a.T
+    whole = module in base.whole
+    outputs, inputs = (base.rows, base.hidden) if whole else base.modules[module]
+    if a.ndim != 2 or b.ndim != 2 or a.shape != (b.shape[1], inputs) or not (b.shape[0] == outputs or whole):
         raise refuse(
             "SHAPE_MISMATCH",
             f"A {list(a.shape)} and B {list(b.shape)} of {module} do not fit its weight {[outputs, inputs]}",
+        )
+    if not base.vocabulary <= b.shape[0] <= base.rows and whole:
+        raise refuse(
+            "SHAPE_MISMATCH",
+            f"LoRA on {module} covers {b.shape[0]} rows, the base has {base.vocabulary} to {base.rows}: import it for "
+            "a base with as many (`registry add-base --reserve-tokens`)",
         )
     return a, b
 

@@ -32,17 +32,25 @@ class NewRows:
 
 
 def take_new_rows(
-    source: Path, weights: Weights, names: list[str], config: Mapping[str, Any], base_folder: Path, base: BaseShapes
+    source: Path,
+    weights: Weights,
+    names: list[str],
+    config: Mapping[str, Any],
+    base_folder: Path,
+    base: BaseShapes,
+    *,
+    whole: bool = False,
 ) -> NewRows:
     """The rows of tokens past the base's vocabulary, from the tensors `names`, which hold no LoRA.
 
-    The base's own rows in a whole matrix must be the base's: trained ones have no exact form. Raises
-    PreconditionError (NEW_TOKENS, LEFTOVER_TENSOR, NOT_FINITE).
+    `whole`: the adapter has LoRA on embedding or head. Its new tokens then need no rows of their own: what the base
+    holds in their place is what the LoRA changes. The base's own rows in a whole matrix must be the base's: trained
+    ones have no exact form. Raises PreconditionError (NEW_TOKENS, LEFTOVER_TENSOR, NOT_FINITE).
     """
     result = NewRows()
     sides = _sides(names)
     if not sides:
-        return result
+        return _unchanged_rows(source, base_folder, base) if whole else result
     found = {side: _rows(weights, name, side, config, base_folder, base) for side, name in sides.items()}
     contents = _token_contents(source)
     ids = sorted(set().union(*found.values()))
@@ -64,6 +72,15 @@ def take_new_rows(
     result.outputs = np.stack([outputs[number] for number in result.tokens])
     result.findings.append(f"{len(result.tokens)} new tokens' rows taken: {', '.join(result.tokens.values())}")
     return result
+
+
+def _unchanged_rows(source: Path, base_folder: Path, base: BaseShapes) -> NewRows:
+    """The rows that the base has for the tokens that the adapter's tokenizer adds."""
+    tokens = {i: text for i, text in sorted(_token_contents(source).items()) if base.vocabulary <= i < base.rows}
+    if not tokens:
+        return NewRows()
+    inputs, outputs = (own_matrix(base_folder, side, base, base.rows)[list(tokens)] for side in ("input", "output"))
+    return NewRows(tokens, inputs, outputs, [f"{len(tokens)} new tokens start from the base's rows"])
 
 
 def _sides(names: list[str]) -> dict[str, str]:
@@ -99,7 +116,7 @@ def _rows(
         if len(ids) != rows.shape[0] or min(ids) < base.vocabulary:
             raise refuse("NEW_TOKENS", "it trains tokens of the base itself, which only a full checkpoint can hold")
         return dict(zip(ids, rows, strict=True))
-    own = _own_matrix(base_folder, side, base)
+    own = own_matrix(base_folder, side, base, base.vocabulary)
     if rows.shape[0] < base.vocabulary or not np.array_equal(rows[: base.vocabulary], own):
         raise refuse("NEW_TOKENS", f"{name} changes the base's own rows, which only a full checkpoint can hold")
     return {number: rows[number] for number in range(base.vocabulary, rows.shape[0])}
@@ -115,12 +132,13 @@ def _trainable_ids(config: Mapping[str, Any], name: str) -> list[int]:
     return [int(number) for number in stated]
 
 
-def _own_matrix(base_folder: Path, side: str, base: BaseShapes) -> Rows:
+def own_matrix(base_folder: Path, side: str, base: BaseShapes, count: int) -> Rows:
+    """The base's first `count` rows of its embedding (`side` input) or head (`output`), float32."""
     tensors = open_all(base_folder)
     heads = [name for name in tensors if name in HEAD_NAMES]
     names = heads if side == "output" and heads and not base.tied else []
     names = names or [name for name in tensors if name.endswith(EMBEDDING_SUFFIXES)]
-    return tensors[names[0]].float32(names[0])[: base.vocabulary]
+    return tensors[names[0]].float32(names[0])[:count]
 
 
 def _base_rows(base_folder: Path, base: BaseShapes, ids: Mapping[int, str]) -> dict[int, Rows]:
