@@ -42,6 +42,22 @@ def metrics_table(figures: Mapping[str, Any], title: str) -> Table:
     return table
 
 
+def category_table(figures: Mapping[str, Any]) -> Table:
+    """Every metric that lies between 0 and 1 by category, and the mean of the categories."""
+    every = {**figures["by_category"], "macro average": figures["macro"]}
+    names = [name for name in figures["macro"]["methods"] if all(0 <= row[name] <= 1 for row in every.values())]
+    table = Table(title="By category", title_justify="left")
+    table.add_column("category")
+    table.add_column("rows", justify="right")
+    for name in names:
+        table.add_column(name, justify="right")
+    for category, row in every.items():
+        if category == "macro average":
+            table.add_section()
+        table.add_row(category or "none", str(row.get("rows", "")), *(fixed(row[name]) for name in names))
+    return table
+
+
 _MARKS = (
     ("p50", "latency_ms", "p50"), ("p99", "latency_ms", "p99"), ("TTFT", "ttft_ms", "p50"), ("TPOT", "tpot_ms", "p50"),
     ("delay", "schedule_delay_ms", "p99"),

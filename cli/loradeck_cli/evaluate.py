@@ -107,13 +107,15 @@ async def _ask_and_score(
 
 
 def _show(console: Any, figures: dict[str, Any], title: str) -> None:
-    from loradeck_bench.tables import metrics_table, report_table
+    from loradeck_bench.tables import category_table, metrics_table, report_table
 
     if figures["task"] == "classification":
         rows = figures["report_with_other"] if figures["other"] else figures["report"]
         console.print(report_table(rows, title))
         title = "Metrics"
     console.print(metrics_table(figures, title))
+    if "by_category" in figures:
+        console.print(category_table(figures))
     errors = "".join(f", {count} x {reason}" for reason, count in figures["errors"].items())
     without = figures.get("without_reference")
     unscored = f", {without} without a reference" if without else ""

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from loradeck_bench.evaluation.answers import TEXT, Metric, answer_figures
+from loradeck_bench.evaluation.categories import by_category
 from loradeck_bench.evaluation.classification import evaluate_classification
 from loradeck_bench.evaluation.figure import Figure
 from loradeck_bench.evaluation.measured import flatten
-from loradeck_bench.rows import COLUMNS, Row
+from loradeck_bench.rows import CATEGORY, COLUMNS, Row
 from loradeck_registry.errors import InvalidError
 
 
@@ -33,7 +34,8 @@ def score(
 ) -> Scored:
     """Score `answers` by row number. `labels` and `probabilities` (of the answer) are of a classification.
 
-    Rows without a reference are not scored, and counted in `without_reference`. Raises InvalidError if a gold label is
+    Rows without a reference are not scored, and counted in `without_reference`; rows of several categories also get
+    `by_category` and `macro`. Raises InvalidError if a gold label is
     none of the labels, or a reference is not of the metric's form.
     """
     numbers = sorted(answers)
@@ -52,7 +54,8 @@ def score(
     except ValueError as error:
         raise InvalidError(str(error), reason="BAD_DATA", field="data") from None
     result = in_result_form(figures, scored)
-    return Scored(result.figures | without, result.by_row)
+    shares = by_category(figures, [rows[number].get(CATEGORY, "") for number in scored])
+    return Scored(result.figures | without | shares, result.by_row)
 
 
 def in_result_form(figures: Mapping[str, Figure], numbers: Sequence[int]) -> Scored:
