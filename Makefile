@@ -14,11 +14,13 @@ LOCAL := XDG_CACHE_HOME=$(CURDIR)/build/cache XDG_CONFIG_HOME=$(CURDIR)/build/co
 demo: $(STAMP)
 	$(LOCAL) $(BIN)/loradeck demo $(DEMO_ARGS)
 
-test: $(STAMP)
-	$(LOCAL) $(BIN)/python -m pytest $(TEST_ARGS)
+# Two files at a time but for the tests of the engine, which share one start and use every core. 5: nothing matched.
+TEST_WORKERS ?= 2
+test: test-unit
+	$(LOCAL) $(BIN)/python -m pytest -m e2e $(TEST_ARGS) || test $$? -eq 5
 
 test-unit: $(STAMP)
-	$(LOCAL) $(BIN)/python -m pytest -m "not e2e" $(TEST_ARGS)
+	$(LOCAL) $(BIN)/python -m pytest -m "not e2e" -n $(TEST_WORKERS) --dist loadfile $(TEST_ARGS) || test $$? -eq 5
 
 # Writers and collections of the registry killed before and after every operation and at 200 random points, and raced.
 test-crash: $(STAMP)
