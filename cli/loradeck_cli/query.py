@@ -34,11 +34,13 @@ def _shared(function: F) -> F:
             click.option("--adapter", default="", metavar="REF", help="name[@7|@prod|@sha256:...]; none: the base."),
             click.option(
                 "--server",
+                "--address",
+                "server",
                 default="127.0.0.1:8500",
                 envvar="LORADECK_SERVER",
                 show_default=True,
-                metavar="HOST:PORT",
-                help="Inference door.",
+                metavar="HOST:PORT[,…]",
+                help="Inference door; of several servers each adapter has its own, while that one answers.",
             ),
             click.option("--timeout", default=60.0, show_default=True, help="Seconds."),
             click.option(

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Iterable, Iterator
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import grpc
 
@@ -11,10 +11,13 @@ from loradeck_client import convert
 from loradeck_client.access import Access
 from loradeck_client.aio import AsyncCaller
 from loradeck_client.channel import DEFAULT_TIMEOUT, Settings
-from loradeck_client.errors import from_rpc_error
+from loradeck_client.endpoints import Endpoint, Endpoints
+from loradeck_client.errors import InvalidError, from_rpc_error
 from loradeck_client.results import Adapter, AliasFlip, Capacity
 from loradeck_client.retry import RetryPolicy
 from loradeck_client.sync import Caller
+
+C = TypeVar("C")
 
 _PAGE = 1000
 
@@ -25,6 +28,16 @@ def _move_request(
     return adapters.MoveAliasRequest(
         name=name, alias=alias, target=target, expected_revision=expected_revision, reason=reason
     )
+
+
+def _only(endpoints: Endpoints[C]) -> Endpoint[C]:
+    """The one address: what a server holds is asked of that server."""
+    if len(endpoints.all) > 1:
+        raise InvalidError(
+            "an admin door is that of one server: name one address (`adapters move --wait` asks all servers)",
+            field="server",
+        )
+    return endpoints.all[0]
 
 
 class AdminClient:
@@ -42,8 +55,10 @@ class AdminClient:
         caller: str = "",
         access: Access | None = None,
     ) -> None:
-        self._caller = Caller(Settings(target, timeout, retry or RetryPolicy(), caller, access or Access()))
-        self._stub: Any = adapters.AdapterServiceStub(self._caller.channel)  # type: ignore[no-untyped-call]
+        self._caller = Caller(
+            Settings(target, timeout, retry or RetryPolicy(), caller, access or Access()), adapters.AdapterServiceStub
+        )
+        self._stub = _only(self._caller.endpoints).connection.stub
 
     def list(self) -> list[Adapter]:
         """Every adapter revision that the server knows."""
@@ -51,7 +66,7 @@ class AdminClient:
         token = ""
         while True:
             request = adapters.ListAdaptersRequest(page_size=_PAGE, page_token=token)
-            reply = self._caller.unary(self._stub.ListAdapters, request, None, None)
+            reply = self._caller.unary("ListAdapters", request, None, None)
             found += map(convert.adapter, reply.adapters)
             token = reply.next_page_token
             if not token:
@@ -59,30 +74,30 @@ class AdminClient:
 
     def get(self, adapter: str) -> Adapter:
         """The revision that a reference means now."""
-        return self._one(self._stub.GetAdapter, adapters.GetAdapterRequest(adapter=adapter))
+        return self._one("GetAdapter", adapters.GetAdapterRequest(adapter=adapter))
 
     def load(self, adapter: str) -> Adapter:
         """Load now."""
-        return self._one(self._stub.LoadAdapter, adapters.LoadAdapterRequest(adapter=adapter))
+        return self._one("LoadAdapter", adapters.LoadAdapterRequest(adapter=adapter))
 
     def unload(self, adapter: str) -> Adapter:
         """Take out after the last running request."""
-        return self._one(self._stub.UnloadAdapter, adapters.UnloadAdapterRequest(adapter=adapter))
+        return self._one("UnloadAdapter", adapters.UnloadAdapterRequest(adapter=adapter))
 
     def pin(self, adapter: str) -> Adapter:
         """Load and never evict."""
-        return self._one(self._stub.PinAdapter, adapters.PinAdapterRequest(adapter=adapter))
+        return self._one("PinAdapter", adapters.PinAdapterRequest(adapter=adapter))
 
     def unpin(self, adapter: str) -> Adapter:
         """End a pin."""
-        return self._one(self._stub.UnpinAdapter, adapters.UnpinAdapterRequest(adapter=adapter))
+        return self._one("UnpinAdapter", adapters.UnpinAdapterRequest(adapter=adapter))
 
     def move_alias(
         self, name: str, alias: str, target: str | int, *, expected_revision: int | None = None, reason: str = ""
     ) -> tuple[Adapter, int]:
         """Load the target, move the alias in the registry, flip here. Returns the adapter and the previous revision."""
         request = _move_request(name, alias, str(target), expected_revision, reason)
-        reply = self._caller.unary(self._stub.MoveAlias, request, None, None, again=False)
+        reply = self._caller.unary("MoveAlias", request, None, None, again=False)
         return convert.adapter(reply.adapter), reply.previous_revision
 
     def watch(self, names: Iterable[str] = ()) -> Iterator[Adapter | AliasFlip]:
@@ -93,18 +108,18 @@ class AdminClient:
             for message in call:
                 yield convert.watch_event(message)
         except grpc.RpcError as error:
-            raise from_rpc_error(error, self._caller.settings.target) from None
+            raise from_rpc_error(error, self._caller.endpoints.all[0].target) from None
         finally:
             call.cancel()
 
     def capacity(self, rank: int = 0) -> Capacity:
         """How many adapters of `rank` (0: the largest) fit."""
         request = adapters.GetCapacityRequest(rank=rank)
-        return convert.capacity(self._caller.unary(self._stub.GetCapacity, request, None, None))
+        return convert.capacity(self._caller.unary("GetCapacity", request, None, None))
 
     def close(self) -> None:
         """Close the channel."""
-        self._caller.channel.close()
+        self._caller.close()
 
     def __enter__(self) -> Self:
         return self
@@ -114,7 +129,7 @@ class AdminClient:
     ) -> None:
         self.close()
 
-    def _one(self, method: Any, request: Any) -> Adapter:
+    def _one(self, method: str, request: Any) -> Adapter:
         return convert.adapter(self._caller.unary(method, request, None, None).adapter)
 
 
@@ -130,8 +145,10 @@ class AsyncAdminClient:
         caller: str = "",
         access: Access | None = None,
     ) -> None:
-        self._caller = AsyncCaller(Settings(target, timeout, retry or RetryPolicy(), caller, access or Access()))
-        self._stub: Any = adapters.AdapterServiceStub(self._caller.channel)  # type: ignore[no-untyped-call]
+        self._caller = AsyncCaller(
+            Settings(target, timeout, retry or RetryPolicy(), caller, access or Access()), adapters.AdapterServiceStub
+        )
+        self._stub = _only(self._caller.endpoints).connection.stub
 
     async def list(self) -> list[Adapter]:
         """Every adapter revision that the server knows."""
@@ -139,7 +156,7 @@ class AsyncAdminClient:
         token = ""
         while True:
             request = adapters.ListAdaptersRequest(page_size=_PAGE, page_token=token)
-            reply = await self._caller.unary(self._stub.ListAdapters, request, None, None)
+            reply = await self._caller.unary("ListAdapters", request, None, None)
             found += map(convert.adapter, reply.adapters)
             token = reply.next_page_token
             if not token:
@@ -147,30 +164,30 @@ class AsyncAdminClient:
 
     async def get(self, adapter: str) -> Adapter:
         """The revision that a reference means now."""
-        return await self._one(self._stub.GetAdapter, adapters.GetAdapterRequest(adapter=adapter))
+        return await self._one("GetAdapter", adapters.GetAdapterRequest(adapter=adapter))
 
     async def load(self, adapter: str) -> Adapter:
         """Load now."""
-        return await self._one(self._stub.LoadAdapter, adapters.LoadAdapterRequest(adapter=adapter))
+        return await self._one("LoadAdapter", adapters.LoadAdapterRequest(adapter=adapter))
 
     async def unload(self, adapter: str) -> Adapter:
         """Take out after the last running request."""
-        return await self._one(self._stub.UnloadAdapter, adapters.UnloadAdapterRequest(adapter=adapter))
+        return await self._one("UnloadAdapter", adapters.UnloadAdapterRequest(adapter=adapter))
 
     async def pin(self, adapter: str) -> Adapter:
         """Load and never evict."""
-        return await self._one(self._stub.PinAdapter, adapters.PinAdapterRequest(adapter=adapter))
+        return await self._one("PinAdapter", adapters.PinAdapterRequest(adapter=adapter))
 
     async def unpin(self, adapter: str) -> Adapter:
         """End a pin."""
-        return await self._one(self._stub.UnpinAdapter, adapters.UnpinAdapterRequest(adapter=adapter))
+        return await self._one("UnpinAdapter", adapters.UnpinAdapterRequest(adapter=adapter))
 
     async def move_alias(
         self, name: str, alias: str, target: str | int, *, expected_revision: int | None = None, reason: str = ""
     ) -> tuple[Adapter, int]:
         """Load the target, move the alias in the registry, flip here. Returns the adapter and the previous revision."""
         request = _move_request(name, alias, str(target), expected_revision, reason)
-        reply = await self._caller.unary(self._stub.MoveAlias, request, None, None, again=False)
+        reply = await self._caller.unary("MoveAlias", request, None, None, again=False)
         return convert.adapter(reply.adapter), reply.previous_revision
 
     async def watch(self, names: Iterable[str] = ()) -> AsyncIterator[Adapter | AliasFlip]:
@@ -181,18 +198,18 @@ class AsyncAdminClient:
             async for message in call:
                 yield convert.watch_event(message)
         except grpc.RpcError as error:
-            raise from_rpc_error(error, self._caller.settings.target) from None
+            raise from_rpc_error(error, self._caller.endpoints.all[0].target) from None
         finally:
             call.cancel()
 
     async def capacity(self, rank: int = 0) -> Capacity:
         """How many adapters of `rank` (0: the largest) fit."""
         request = adapters.GetCapacityRequest(rank=rank)
-        return convert.capacity(await self._caller.unary(self._stub.GetCapacity, request, None, None))
+        return convert.capacity(await self._caller.unary("GetCapacity", request, None, None))
 
     async def close(self) -> None:
         """Close the channel."""
-        await self._caller.channel.close(None)
+        await self._caller.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -202,5 +219,5 @@ class AsyncAdminClient:
     ) -> None:
         await self.close()
 
-    async def _one(self, method: Any, request: Any) -> Adapter:
+    async def _one(self, method: str, request: Any) -> Adapter:
         return convert.adapter((await self._caller.unary(method, request, None, None)).adapter)

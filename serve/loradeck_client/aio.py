@@ -1,7 +1,8 @@
 """The asyncio client."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
@@ -10,22 +11,38 @@ import grpc
 import loradeck.inference.v1 as inference
 from loradeck_client import convert
 from loradeck_client.access import Access
-from loradeck_client.channel import DEFAULT_TIMEOUT, Settings, open_async, remaining
-from loradeck_client.errors import LoradeckError, ServerError, from_rpc_error
+from loradeck_client.attempts import Attempts
+from loradeck_client.channel import DEFAULT_TIMEOUT, Settings, adapter_name, open_async, remaining
+from loradeck_client.endpoints import Endpoints
+from loradeck_client.errors import ServerError, from_rpc_error
 from loradeck_client.results import Answer, Chunk, Classification, Sampling
 from loradeck_client.retry import RetryPolicy
 
 
-class AsyncCaller:
-    """A channel, and calls on it with deadlines, typed errors and retries."""
+@dataclass(frozen=True)
+class AsyncConnection:
+    """A channel to one address, and the stub on it."""
 
-    def __init__(self, settings: Settings) -> None:
+    channel: grpc.aio.Channel
+    stub: Any
+
+
+class AsyncCaller:
+    """A channel per address, and calls on them with deadlines, typed errors, retries, and the next address."""
+
+    def __init__(self, settings: Settings, stub: Callable[[Any], Any]) -> None:
+        """`stub` makes a service's stub on a channel. Raises InvalidError, NotFoundError."""
         self.settings = settings
-        self.channel = open_async(settings.target, settings.access)
+
+        def connect(target: str) -> AsyncConnection:
+            channel = open_async(target, settings.access)
+            return AsyncConnection(channel, stub(channel))
+
+        self.endpoints = Endpoints(settings.targets, connect)
 
     async def unary(
         self,
-        method: Callable[..., Any],
+        method: str,
         request: Any,
         timeout: float | None,  # noqa: ASYNC109
         request_id: str | None,
@@ -33,23 +50,30 @@ class AsyncCaller:
     ) -> Any:
         """Call, and if `again`, try again while the policy and the deadline allow it. Raises LoradeckError."""
         deadline = self.settings.deadline(timeout)
-        attempt = 0
+        adapter = adapter_name(request)
+        metadata = self.settings.metadata(request_id, adapter)
+        attempts = self.attempts(adapter, deadline)
         while True:
-            attempt += 1
+            call = getattr(attempts.endpoint.connection.stub, method)
             try:
-                return await method(request, timeout=remaining(deadline), metadata=self.settings.metadata(request_id))
+                reply = await call(request, timeout=remaining(deadline), metadata=metadata)
             except grpc.RpcError as error:
-                raised = from_rpc_error(error, self.settings.target)
+                raised = from_rpc_error(error, attempts.endpoint.target)
+            else:
+                attempts.answered()
+                return reply
             if not again:
                 raise raised
-            await self.pause(raised, attempt, deadline)
+            await asyncio.sleep(attempts.failed(raised))
 
-    async def pause(self, error: LoradeckError, attempt: int, deadline: float) -> None:
-        """Wait before the next try, or raise `error`."""
-        wait = self.settings.retry.wait(error, attempt, deadline)
-        if wait is None:
-            raise error
-        await asyncio.sleep(wait)
+    def attempts(self, adapter: str, deadline: float) -> Attempts[AsyncConnection]:
+        """The tries of one request."""
+        return Attempts(self.endpoints, self.settings.retry, adapter, deadline)
+
+    async def close(self) -> None:
+        """Close the channels; running calls are cancelled."""
+        for endpoint in self.endpoints.all:
+            await endpoint.connection.channel.close(None)
 
 
 class AsyncTextStream:
@@ -61,7 +85,7 @@ class AsyncTextStream:
     def __init__(
         self,
         caller: AsyncCaller,
-        method: Callable[..., Any],
+        method: str,
         request: Any,
         timeout: float | None,
         request_id: str | None,
@@ -69,7 +93,8 @@ class AsyncTextStream:
         self._caller = caller
         self._method = method
         self._request = request
-        self._metadata = caller.settings.metadata(request_id)
+        self._adapter = adapter_name(request)
+        self._metadata = caller.settings.metadata(request_id, self._adapter)
         self._deadline = caller.settings.deadline(timeout)
         self._call: Any = None
         self._cancelled = False
@@ -106,14 +131,16 @@ class AsyncTextStream:
         return self.final
 
     async def _run(self) -> AsyncIterator[Chunk]:
-        attempt = 0
+        attempts = self._caller.attempts(self._adapter, self._deadline)
         while True:
-            attempt += 1
             begun = False
-            self._call = self._method(self._request, timeout=remaining(self._deadline), metadata=self._metadata)
+            start = getattr(attempts.endpoint.connection.stub, self._method)
+            self._call = start(self._request, timeout=remaining(self._deadline), metadata=self._metadata)
             try:
                 async for message in self._call:
-                    begun = True
+                    if not begun:
+                        begun = True
+                        attempts.answered()
                     event = convert.stream_event(message)
                     if isinstance(event, Answer):
                         self.final = event
@@ -125,7 +152,7 @@ class AsyncTextStream:
             except grpc.RpcError as error:
                 if self._cancelled:
                     return
-                raised = from_rpc_error(error, self._caller.settings.target)
+                raised = from_rpc_error(error, attempts.endpoint.target)
             except asyncio.CancelledError:
                 # gRPC raises this as well when the call itself was cancelled by `cancel`.
                 task = asyncio.current_task()
@@ -135,7 +162,7 @@ class AsyncTextStream:
                 raise
             if begun:
                 raise raised
-            await self._caller.pause(raised, attempt, self._deadline)
+            await asyncio.sleep(attempts.failed(raised))
 
 
 class AsyncClient:
@@ -148,15 +175,17 @@ class AsyncClient:
 
     def __init__(
         self,
-        target: str = "127.0.0.1:8500",
+        target: str | Sequence[str] = "127.0.0.1:8500",
         *,
         timeout: float = DEFAULT_TIMEOUT,
         retry: RetryPolicy | None = None,
         caller: str = "",
         access: Access | None = None,
     ) -> None:
-        self._caller = AsyncCaller(Settings(target, timeout, retry or RetryPolicy(), caller, access or Access()))
-        self._stub: Any = inference.InferenceServiceStub(self._caller.channel)  # type: ignore[no-untyped-call]
+        self._caller = AsyncCaller(
+            Settings(target, timeout, retry or RetryPolicy(), caller, access or Access()),
+            inference.InferenceServiceStub,
+        )
 
     async def classify(
         self,
@@ -169,7 +198,7 @@ class AsyncClient:
     ) -> Classification:
         """The most probable label and every candidate's probability; `labels` restrict (the base needs them)."""
         request = convert.classify_request(adapter, text, labels)
-        return convert.classification(await self._caller.unary(self._stub.Classify, request, timeout, request_id))
+        return convert.classification(await self._caller.unary("Classify", request, timeout, request_id))
 
     async def batch_classify(
         self,
@@ -182,7 +211,7 @@ class AsyncClient:
     ) -> list[Classification]:
         """One result per text, in order, all or none."""
         request = convert.batch_request(adapter, texts, labels)
-        reply = await self._caller.unary(self._stub.BatchClassify, request, timeout, request_id)
+        reply = await self._caller.unary("BatchClassify", request, timeout, request_id)
         return [convert.classification(result) for result in reply.results]
 
     async def answer_short(
@@ -197,7 +226,7 @@ class AsyncClient:
     ) -> Answer:
         """A short answer, whole."""
         request = convert.answer_request("short", adapter, question, context, sampling)
-        return convert.short_answer(await self._caller.unary(self._stub.AnswerShort, request, timeout, request_id))
+        return convert.short_answer(await self._caller.unary("AnswerShort", request, timeout, request_id))
 
     def answer_long(
         self,
@@ -211,7 +240,7 @@ class AsyncClient:
     ) -> AsyncTextStream:
         """A long answer, streamed."""
         request = convert.answer_request("long", adapter, question, context, sampling)
-        return AsyncTextStream(self._caller, self._stub.AnswerLong, request, timeout, request_id)
+        return AsyncTextStream(self._caller, "AnswerLong", request, timeout, request_id)
 
     def generate(
         self,
@@ -226,11 +255,11 @@ class AsyncClient:
     ) -> AsyncTextStream:
         """Free generation, streamed. Exactly one of `fields`, `prompt`, `message`."""
         request = convert.generate_request(adapter, fields, prompt, message, sampling)
-        return AsyncTextStream(self._caller, self._stub.Generate, request, timeout, request_id)
+        return AsyncTextStream(self._caller, "Generate", request, timeout, request_id)
 
     async def close(self) -> None:
-        """Close the channel; running calls are cancelled."""
-        await self._caller.channel.close(None)
+        """Close the channels; running calls are cancelled."""
+        await self._caller.close()
 
     async def __aenter__(self) -> Self:
         return self

@@ -8,12 +8,14 @@ from grpc_status import rpc_status
 
 from loradeck_registry.errors import (
     ConflictError,
+    DeniedError,
     ExhaustedError,
     InvalidError,
     Kind,
     LoradeckError,
     NotFoundError,
     PreconditionError,
+    UnauthenticatedError,
     UnavailableError,
     UnimplementedError,
 )
@@ -40,20 +42,6 @@ class DeadlineError(LoradeckError):
 
     kind = Kind.DEADLINE
     reason = "DEADLINE_EXCEEDED"
-
-
-class UnauthenticatedError(LoradeckError):
-    """No or wrong credentials."""
-
-    kind = Kind.UNAUTHENTICATED
-    reason = "UNAUTHENTICATED"
-
-
-class DeniedError(LoradeckError):
-    """Not allowed."""
-
-    kind = Kind.DENIED
-    reason = "DENIED"
 
 
 class ServerError(LoradeckError):
@@ -113,7 +101,7 @@ def _of_grpc_itself(code: Any, message: str, target: str) -> tuple[str, str | No
         if any(word in message.lower() for word in ("handshak", "ssl", "tls", "certificate")):
             hint = "its certificate, the authority (--tls-ca), the name (--tls-name), and whether it speaks TLS at all"
             return f"no TLS with {target} ({message}): check {hint}", "TLS_FAILED"
-        hint = "is `loradeck serve` running there, and does it want TLS (--tls)?"
+        hint = "is `loradeck serve` running there, and does it want TLS (--tls), or a certificate (--tls-cert)?"
         return f"no server answers at {target} ({message}): {hint}", "NOT_REACHABLE"
     if code is grpc.StatusCode.UNIMPLEMENTED:
         where = f"the server at {target}" if target else "this server"

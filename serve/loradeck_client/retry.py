@@ -12,7 +12,7 @@ class RetryPolicy:
     """Waits grow from `first_seconds` by `factor` up to `longest_seconds`, with jitter; a server's own wish rules."""
 
     attempts: int = 4
-    """All tries together; 1 never retries."""
+    """All tries together; 1 never retries. A try goes over all addresses until one of them is not away."""
     first_seconds: float = 0.1
     factor: float = 2.0
     longest_seconds: float = 5.0

@@ -1,7 +1,8 @@
 """The synchronous client. One client serves any number of threads."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -10,24 +11,40 @@ import grpc
 import loradeck.inference.v1 as inference
 from loradeck_client import convert
 from loradeck_client.access import Access
-from loradeck_client.channel import DEFAULT_TIMEOUT, Settings, open_sync, remaining
-from loradeck_client.errors import LoradeckError, ServerError, from_rpc_error
+from loradeck_client.attempts import Attempts
+from loradeck_client.channel import DEFAULT_TIMEOUT, Settings, adapter_name, open_sync, remaining
+from loradeck_client.endpoints import Endpoints
+from loradeck_client.errors import ServerError, from_rpc_error
 from loradeck_client.results import Answer, Chunk, Classification, Sampling
 from loradeck_client.retry import RetryPolicy
 
 T = TypeVar("T")
 
 
-class Caller:
-    """A channel, and calls on it with deadlines, typed errors and retries."""
+@dataclass(frozen=True)
+class Connection:
+    """A channel to one address, and the stub on it."""
 
-    def __init__(self, settings: Settings) -> None:
+    channel: grpc.Channel
+    stub: Any
+
+
+class Caller:
+    """A channel per address, and calls on them with deadlines, typed errors, retries, and the next address."""
+
+    def __init__(self, settings: Settings, stub: Callable[[Any], Any]) -> None:
+        """`stub` makes a service's stub on a channel. Raises InvalidError, NotFoundError."""
         self.settings = settings
-        self.channel = open_sync(settings.target, settings.access)
+
+        def connect(target: str) -> Connection:
+            channel = open_sync(target, settings.access)
+            return Connection(channel, stub(channel))
+
+        self.endpoints = Endpoints(settings.targets, connect)
 
     def unary(
         self,
-        method: Callable[..., Any],
+        method: str,
         request: Any,
         timeout: float | None,
         request_id: str | None,
@@ -35,23 +52,30 @@ class Caller:
     ) -> Any:
         """Call, and if `again`, try again while the policy and the deadline allow it. Raises LoradeckError."""
         deadline = self.settings.deadline(timeout)
-        attempt = 0
+        adapter = adapter_name(request)
+        metadata = self.settings.metadata(request_id, adapter)
+        attempts = self.attempts(adapter, deadline)
         while True:
-            attempt += 1
+            call = getattr(attempts.endpoint.connection.stub, method)
             try:
-                return method(request, timeout=remaining(deadline), metadata=self.settings.metadata(request_id))
+                reply = call(request, timeout=remaining(deadline), metadata=metadata)
             except grpc.RpcError as error:
-                raised = from_rpc_error(error, self.settings.target)
+                raised = from_rpc_error(error, attempts.endpoint.target)
+            else:
+                attempts.answered()
+                return reply
             if not again:
                 raise raised
-            self.pause(raised, attempt, deadline)
+            time.sleep(attempts.failed(raised))
 
-    def pause(self, error: LoradeckError, attempt: int, deadline: float) -> None:
-        """Wait before the next try, or raise `error`."""
-        wait = self.settings.retry.wait(error, attempt, deadline)
-        if wait is None:
-            raise error
-        time.sleep(wait)
+    def attempts(self, adapter: str, deadline: float) -> Attempts[Connection]:
+        """The tries of one request."""
+        return Attempts(self.endpoints, self.settings.retry, adapter, deadline)
+
+    def close(self) -> None:
+        """Close the channels; running calls are cancelled."""
+        for endpoint in self.endpoints.all:
+            endpoint.connection.channel.close()
 
 
 class TextStream:
@@ -61,12 +85,13 @@ class TextStream:
     """
 
     def __init__(
-        self, caller: Caller, method: Callable[..., Any], request: Any, timeout: float | None, request_id: str | None
+        self, caller: Caller, method: str, request: Any, timeout: float | None, request_id: str | None
     ) -> None:
         self._caller = caller
         self._method = method
         self._request = request
-        self._metadata = caller.settings.metadata(request_id)
+        self._adapter = adapter_name(request)
+        self._metadata = caller.settings.metadata(request_id, self._adapter)
         self._deadline = caller.settings.deadline(timeout)
         self._call: Any = None
         self._cancelled = False
@@ -103,14 +128,16 @@ class TextStream:
         return self.final
 
     def _run(self) -> Iterator[Chunk]:
-        attempt = 0
+        attempts = self._caller.attempts(self._adapter, self._deadline)
         while True:
-            attempt += 1
             begun = False
-            self._call = self._method(self._request, timeout=remaining(self._deadline), metadata=self._metadata)
+            start = getattr(attempts.endpoint.connection.stub, self._method)
+            self._call = start(self._request, timeout=remaining(self._deadline), metadata=self._metadata)
             try:
                 for message in self._call:
-                    begun = True
+                    if not begun:
+                        begun = True
+                        attempts.answered()
                     event = convert.stream_event(message)
                     if isinstance(event, Answer):
                         self.final = event
@@ -122,10 +149,10 @@ class TextStream:
             except grpc.RpcError as error:
                 if self._cancelled:
                     return
-                raised = from_rpc_error(error, self._caller.settings.target)
+                raised = from_rpc_error(error, attempts.endpoint.target)
             if begun:
                 raise raised
-            self._caller.pause(raised, attempt, self._deadline)
+            time.sleep(attempts.failed(raised))
 
 
 class Client:
@@ -140,15 +167,17 @@ class Client:
 
     def __init__(
         self,
-        target: str = "127.0.0.1:8500",
+        target: str | Sequence[str] = "127.0.0.1:8500",
         *,
         timeout: float = DEFAULT_TIMEOUT,
         retry: RetryPolicy | None = None,
         caller: str = "",
         access: Access | None = None,
     ) -> None:
-        self._caller = Caller(Settings(target, timeout, retry or RetryPolicy(), caller, access or Access()))
-        self._stub: Any = inference.InferenceServiceStub(self._caller.channel)  # type: ignore[no-untyped-call]
+        self._caller = Caller(
+            Settings(target, timeout, retry or RetryPolicy(), caller, access or Access()),
+            inference.InferenceServiceStub,
+        )
 
     def classify(
         self,
@@ -161,7 +190,7 @@ class Client:
     ) -> Classification:
         """The most probable label and every candidate's probability; `labels` restrict (the base needs them)."""
         request = convert.classify_request(adapter, text, labels)
-        return convert.classification(self._caller.unary(self._stub.Classify, request, timeout, request_id))
+        return convert.classification(self._caller.unary("Classify", request, timeout, request_id))
 
     def batch_classify(
         self,
@@ -174,7 +203,7 @@ class Client:
     ) -> list[Classification]:
         """One result per text, in order, all or none."""
         request = convert.batch_request(adapter, texts, labels)
-        reply = self._caller.unary(self._stub.BatchClassify, request, timeout, request_id)
+        reply = self._caller.unary("BatchClassify", request, timeout, request_id)
         return [convert.classification(result) for result in reply.results]
 
     def answer_short(
@@ -189,7 +218,7 @@ class Client:
     ) -> Answer:
         """A short answer, whole."""
         request = convert.answer_request("short", adapter, question, context, sampling)
-        return convert.short_answer(self._caller.unary(self._stub.AnswerShort, request, timeout, request_id))
+        return convert.short_answer(self._caller.unary("AnswerShort", request, timeout, request_id))
 
     def answer_long(
         self,
@@ -203,7 +232,7 @@ class Client:
     ) -> TextStream:
         """A long answer, streamed."""
         request = convert.answer_request("long", adapter, question, context, sampling)
-        return TextStream(self._caller, self._stub.AnswerLong, request, timeout, request_id)
+        return TextStream(self._caller, "AnswerLong", request, timeout, request_id)
 
     def generate(
         self,
@@ -218,11 +247,11 @@ class Client:
     ) -> TextStream:
         """Free generation, streamed. Exactly one of `fields`, `prompt`, `message`."""
         request = convert.generate_request(adapter, fields, prompt, message, sampling)
-        return TextStream(self._caller, self._stub.Generate, request, timeout, request_id)
+        return TextStream(self._caller, "Generate", request, timeout, request_id)
 
     def close(self) -> None:
-        """Close the channel; running calls are cancelled."""
-        self._caller.channel.close()
+        """Close the channels; running calls are cancelled."""
+        self._caller.close()
 
     def __enter__(self) -> Self:
         return self

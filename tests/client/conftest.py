@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -117,11 +118,27 @@ class Adapters(adapters.AdapterServiceServicer):
 @pytest.fixture
 def script() -> Iterator[Script]:
     """The script of a running server."""
+    with scripted() as made:
+        yield made
+
+
+@pytest.fixture
+def fleet() -> Iterator[dict[str, Script]]:
+    """The scripts of three running servers, by address."""
+    with scripted() as first, scripted() as second, scripted() as third:
+        yield {made.address: made for made in (first, second, third)}
+
+
+@contextmanager
+def scripted() -> Iterator[Script]:
+    """A running server and its script."""
     made = Script()
     server = grpc.server(ThreadPoolExecutor(4))
     inference.add_InferenceServiceServicer_to_server(Inference(made), server)
     adapters.add_AdapterServiceServicer_to_server(Adapters(made), server)
     made.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     server.start()
-    yield made
-    server.stop(0).wait()
+    try:
+        yield made
+    finally:
+        server.stop(0).wait()
