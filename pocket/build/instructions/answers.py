@@ -126,8 +126,8 @@ ANSWERS: dict[tuple[str, str], Callable[[random.Random], Draw]] = {
     ("brainstorming", "things"): _things,
     ("classification", "opinion"): _opinion,
     ("classification", "kind"): _kind,
-    ("other", "sum"): _arithmetic("+"),
-    ("other", "difference"): _arithmetic("-"),
-    ("other", "function"): _function,
-    ("other", "loop"): _loop,
+    ("others", "sum"): _arithmetic("+"),
+    ("others", "difference"): _arithmetic("-"),
+    ("others", "function"): _function,
+    ("others", "loop"): _loop,
 }

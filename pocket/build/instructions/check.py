@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from words import EVERY
 
 Row = dict[str, str]
+NINE = 9
 SCALES = (300, 900, 2700)
 _FILLED = re.compile(r"\b(?:" + "|".join(re.escape(word) for word in EVERY) + r")\b", re.IGNORECASE)
 
@@ -36,8 +37,8 @@ def eight_grams(text: str) -> set[tuple[str, ...]]:
 
 def most_apart(rows: Sequence[Row]) -> int:
     """By how many rows the largest and the smallest category differ."""
-    counts = Counter(row["category"] for row in rows).values()
-    return max(counts) - min(counts)
+    counts = Counter(row["category"] for row in rows)
+    return max(counts.values()) - (min(counts.values()) if len(counts) == NINE else 0)
 
 
 def wrong_sums(rows: Sequence[Row]) -> int:
@@ -51,13 +52,13 @@ def wrong_sums(rows: Sequence[Row]) -> int:
     return wrong
 
 
-def measure(train: list[Row], test: list[Row]) -> dict[str, object]:
+def measure(train: list[Row], test: list[Row], math: list[Row]) -> dict[str, object]:
     """All figures of the data card."""
     seen = set().union(*(eight_grams(row["instruction"]) for row in train))
     held = [gram for row in test for gram in eight_grams(row["instruction"])]
-    every = train + test
+    every = train + test + math
     figures: dict[str, object] = {
-        "rows": {"train": len(train), "test": len(test)},
+        "rows": {"train": len(train), "test": len(test), "math": len(math)},
         "categories": dict(sorted(Counter(row["category"] for row in test).items())),
         "uneven": {str(count): most_apart(train[:count]) for count in SCALES},
         "duplicate_instructions": len(every) - len({row["instruction"] for row in every}),
@@ -79,7 +80,7 @@ def violations(train: list[Row], test: list[Row], figures: dict[str, object]) ->
     broken = []
     if len(train) < SCALES[-1] or len(test) < 90:
         broken.append("fewer than 2700 train or 90 test rows")
-    if len({row["category"] for row in train}) != 9 or len({row["category"] for row in test}) != 9:
+    if any(len({row["category"] for row in rows}) != NINE for rows in (train, test)):
         broken.append("not nine categories")
     for count in SCALES:
         if most_apart(train[:count]) > 1:
@@ -101,8 +102,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, help="folder with train.jsonl and test.jsonl")
     folder = parser.parse_args().folder
-    train, test = read_rows(folder / "train.jsonl"), read_rows(folder / "test.jsonl")
-    figures = measure(train, test)
+    train, test, math = (read_rows(folder / f"{name}.jsonl") for name in ("train", "test", "math"))
+    figures = measure(train, test, math)
     print(json.dumps(figures, indent=1))
     broken = violations(train, test, figures)
     for line in broken:

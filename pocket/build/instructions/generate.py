@@ -1,12 +1,14 @@
-"""Writes the instructions in nine categories (train.jsonl, test.jsonl); the same seed gives the same files.
+"""Writes the instructions in nine categories (train.jsonl, test.jsonl) and further sums (math.jsonl), same by seed.
 
-The first 300 and the first 900 training rows are smaller sets of the same make: the scales of one study.
+The first 300 and the first 900 training rows are smaller sets of the same make: the scales of one study. math.jsonl has
+sums alone, in the wordings of training, to tune a tuned model further.
 """
 
 import argparse
 import json
 import random
 import sys
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,6 +51,18 @@ def draw_split(split: Split, count: int, seed: int) -> list[Row]:
     return rows
 
 
+def draw_math(count: int, seed: int, taken: Collection[str]) -> list[Row]:
+    """`count` sums and differences, none of the instructions `taken` and none twice."""
+    rng = random.Random(f"instructions-math-{seed}")
+    seen, rows = set(taken), list[Row]()
+    while len(rows) < count:
+        row = draw_row(rng, "train", "others", ("sum", "difference")[len(rows) % 2])
+        if row.instruction not in seen:
+            seen.add(row.instruction)
+            rows.append(row)
+    return rows
+
+
 def write_rows(rows: list[Row], path: Path) -> None:
     """One JSON object per line."""
     path.write_text("".join(json.dumps(vars(row), ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
@@ -60,11 +74,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for train.jsonl and test.jsonl")
     parser.add_argument("--train", type=int, default=2700, help="training rows")
     parser.add_argument("--test", type=int, default=180, help="test rows")
+    parser.add_argument("--math", type=int, default=340, help="further sums")
     parser.add_argument("--seed", type=int, default=20260101)
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    write_rows(draw_split("train", options.train, options.seed), options.out / "train.jsonl")
-    write_rows(draw_split("test", options.test, options.seed), options.out / "test.jsonl")
+    train, test = draw_split("train", options.train, options.seed), draw_split("test", options.test, options.seed)
+    write_rows(train, options.out / "train.jsonl")
+    write_rows(test, options.out / "test.jsonl")
+    taken = {row.instruction for row in (*train, *test)}
+    write_rows(draw_math(options.math, options.seed, taken), options.out / "math.jsonl")
 
 
 if __name__ == "__main__":

@@ -139,22 +139,22 @@ WORDINGS: dict[tuple[str, str], dict[Split, tuple[str, ...]]] = {
         "test": ("Choose the class of {thing}: animal, fruit, tool, garment.",
                  "Animal, fruit, tool or garment: what is the {thing} of {name}?"),
     },
-    ("other", "sum"): {
+    ("others", "sum"): {
         "train": ("What is {a} plus {b}?", "Add {a} and {b}.", "Compute {a} + {b}."),
         "test": ("How much is {a} and {b} together?", "Please work out {a} plus {b}."),
     },
-    ("other", "difference"): {
+    ("others", "difference"): {
         "train": ("What is {a} minus {b}?", "Take {b} from {a}.", "Compute {a} - {b}."),
         "test": ("How much is {a} less {b}?", "Please work out {a} minus {b}."),
     },
-    ("other", "function"): {
+    ("others", "function"): {
         "train": ("Write a Python function that {adds} {b} {to} a number.",
                   "I need Python code that {adds} {b} {to} a number.",
                   "Give me a function in Python. It {adds} {b} {to} a number."),
         "test": ("Please program a Python function which {adds} {b} {to} a number.",
                  "How does Python code look that {adds} {b} {to} a number?"),
     },
-    ("other", "loop"): {
+    ("others", "loop"): {
         "train": ("Write Python code that prints {thing} {b} times.", "Print the word {thing} {b} times in Python.",
                   "I need a loop in Python that prints {thing} {b} times."),
         "test": ("Please program a Python loop which prints {thing} {b} times.",

@@ -14,6 +14,7 @@ POCKET = {
     "pocket:qa": loradeck_pocket.QUESTION_ANSWERING,
     "pocket:arithmetic": loradeck_pocket.ARITHMETIC,
     "pocket:instructions": loradeck_pocket.INSTRUCTIONS,
+    "pocket:meanings": loradeck_pocket.MEANINGS,
     "pocket:gsm8k": loradeck_pocket.GSM8K,
     "pocket:wikisql": loradeck_pocket.WIKISQL,
 }

@@ -63,7 +63,7 @@ class DataSettings(Strict):
 
     source: NonEmpty = Field(
         description="file (.jsonl, .csv, .parquet), a folder of splits, a set of the project (`pocket:` and "
-        "classification, qa, arithmetic, instructions, gsm8k or wikisql), or `datasets:NAME[/CONFIG]`"
+        "classification, qa, arithmetic, instructions, meanings, gsm8k or wikisql), or `datasets:NAME[/CONFIG]`"
     )
     split: NonEmpty = Field(default="train", description="split of a `datasets:` or `pocket:` source; files have none")
     columns: dict[str, NonEmpty | Column] = Field(
