@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -30,14 +30,17 @@ class Server:
 
 
 @contextmanager
-def serving(workplace: Workplace, base: str, name: str) -> Iterator[Server]:
-    """Serve `base` (a registry reference) on free ports; the server and its engine are gone when the block is left.
+def serving(
+    workplace: Workplace, base: str, name: str, settings: Sequence[str] = ("engine.enforce_eager=true",)
+) -> Iterator[Server]:
+    """Serve `base` (a registry reference) on free ports with `settings` (`key=value`); the server and its engine are gone
+    when the block is left. Without settings it does not compile: that pays on a server that stays.
 
     Raises ChildFailedError with the end of its log if it does not come up, UnavailableError if it takes too long.
     """
     options = ["--port", "0", "--admin-port", "0", "--metrics-port", "0"]
-    # Compiling pays on a server that stays; the story starts two for a few minutes each.
-    options += ["--set", "engine.enforce_eager=true"]
+    for setting in settings:
+        options += ["--set", setting]
     arguments = ["serve", "--base", base, "--registry", str(workplace.registry), *options]
     with workplace.start(name, arguments) as child:
         while (ready := _READY.search(_text(child))) is None:

@@ -3,12 +3,11 @@
 import difflib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
-from loradeck_bench.study.format.published import Published
 from loradeck_bench.study.format.study import Study
 from loradeck_registry.errors import InvalidError, NotFoundError
 
@@ -16,7 +15,6 @@ SHIPPED = Path(__file__).parents[1] / "studies"
 """Folder of the studies that come with the package."""
 Scale = Literal["pocket", "full"]
 SCALES: tuple[Scale, ...] = ("pocket", "full")
-Model = TypeVar("Model", bound=BaseModel)
 
 
 def shipped_studies() -> list[str]:
@@ -46,15 +44,7 @@ def load_study(path: Path, scale: Scale) -> Study:
         )
     if scale not in scales:
         raise InvalidError(f"study {path.stem} has no scale {scale}", reason="BAD_STUDY", field="scale")
-    return _parse(Study, merged(tree, scales[scale] or {}), f"study {path.stem} ({scale})")
-
-
-def load_published(study: Study, path: Path) -> Published | None:
-    """The published figures that the study in `path` names, None if it names none. Raises InvalidError."""
-    if not study.published:
-        return None
-    beside = path.parent / study.published
-    return _parse(Published, _read(beside), f"published figures {beside.name}")
+    return _parse(merged(tree, scales[scale] or {}), f"study {path.stem} ({scale})")
 
 
 def merged(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
@@ -94,9 +84,9 @@ def _read(path: Path) -> dict[str, Any]:
     return tree
 
 
-def _parse(model: type[Model], tree: Mapping[str, Any], name: str) -> Model:
+def _parse(tree: Mapping[str, Any], name: str) -> Study:
     try:
-        return model.model_validate(tree)
+        return Study.model_validate(tree)
     except ValidationError as error:
         found = error.errors()
         first = next((e for e in found if e["type"] == "extra_forbidden"), found[0])

@@ -1,8 +1,8 @@
 """What a study shows: tables and figures, whose cells are taken from results by path.
 
 A path names a result and keys in it, with `/` between them: `runs/NAME/…`, `evaluations/NAME/…`, `data/NAME/…`. An
-entry of a list is named by its number, or by its `name` (a class of a classification report). What runs offer beside the
-report of `train run` is in `loradeck_bench.study.results`.
+entry of a list is named by its number, or by its `name` (a class of a classification report). What runs offer beside
+the report of `train run` is in `loradeck_bench.study.results`.
 """
 
 from typing import Annotated, Literal

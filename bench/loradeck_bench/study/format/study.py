@@ -18,7 +18,7 @@ class Study(Strict):
     title: Text
     about: Text = Field(description="what the publication did, and what is repeated")
     differs: tuple[str, ...] = Field(default=(), description="what differs from the publication at this scale")
-    published: str = Field(default="", description="file of published figures beside the study file")
+    published: str = Field(default="", description="name of the publication in `loradeck_bench.study.published`")
     at_once: int = Field(default=1, ge=1, le=8, description="trainings side by side")
     bases: dict[Name, Base] = Field(min_length=1)
     data: dict[Name, DataSet] = Field(default_factory=dict)

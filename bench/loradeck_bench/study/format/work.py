@@ -20,7 +20,7 @@ class Base(Strict):
 class Source(Strict):
     """One place that a data set may come from."""
 
-    train: Text | None = Field(default=None, description="file in the study's data folder, `pocket:…`, `datasets:…`")
+    train: Text | None = Field(default=None, description="file below the study's data folder, `pocket:…`, `datasets:…`")
     validation: Text | None = None
     test: Text | None = None
     columns: dict[Text, Text] = Field(default_factory=dict, description="for evaluations: field -> column[:pattern]")

@@ -1,0 +1,130 @@
+"""What a study needs before it starts, and the command that brings what is missing."""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from loradeck_bench.children import Child, ChildFailedError
+from loradeck_bench.extra import ENGINE, METRICS, PAGES, TRAINING, require
+from loradeck_bench.report.units import duration, size
+from loradeck_bench.study.outcomes import Outcome, Outcomes
+from loradeck_bench.study.plan import Plan, Planned
+from loradeck_bench.study.state import State
+from loradeck_registry.errors import PreconditionError
+
+
+@dataclass(frozen=True)
+class Missing:
+    """Something that is not there."""
+
+    what: str
+    get: str
+
+
+def missing_parts(plan: Plan, state: State, tell: Callable[[str], None] = lambda line: None) -> list[Missing]:
+    """Everything that keeps steps that are left from being done: packages, data, and at scale `full` also weights and
+    memory (which asks `loradeck train plan` for every run; `tell` gets what is looked at)."""
+    found: list[Missing] = []
+    for needs in (METRICS, PAGES, TRAINING, *([ENGINE] if plan.study.servers else [])):
+        try:
+            require(needs)
+        except PreconditionError as error:
+            found.append(Missing(*_split(error.message)))
+    for one in state.steps.values():
+        if one.step.blocked and one.state == "blocked":
+            what, _, get = one.step.blocked.rpartition(": ")
+            found.append(Missing(f"{one.step.id}: {what}", get))
+    if plan.place.scale == "full":
+        found += _missing_weights(plan, state)
+        found += _too_small(plan, state, tell)
+    return list(dict.fromkeys(found))
+
+
+def plan_of(plan: Plan, step: Planned, outcomes: Outcomes) -> dict[str, Any]:
+    """What `loradeck train plan` says of a run on this machine, asked once. Raises ChildFailedError."""
+    known = outcomes.get(f"plans/{step.name}", step.digest)
+    if known is not None:
+        return dict(known.result)
+    run = plan.study.runs[step.name]
+    base = plan.study.base_of(run.base)
+    parent = plan.study.parent(step.name)
+    while parent is not None:
+        base = plan.study.base_of(plan.study.runs[parent].base)
+        parent = plan.study.parent(parent)
+    with TemporaryDirectory() as folder:
+        out = Path(folder) / "plan.json"
+        arguments = ["train", "plan", plan.recipe(run), "--base", plan.study.bases[base].source, "--json", str(out)]
+        for setting in plan.settings(run):
+            arguments += ["--set", setting]
+        with Child.loradeck(f"plan {step.name}", arguments, Path(folder) / "log", environment={}) as child:
+            while child.poll() is None:
+                time.sleep(0.1)
+            child.check()
+        result: dict[str, Any] = json.loads(out.read_text(encoding="utf-8"))
+    outcomes.put(f"plans/{step.name}", Outcome(step.digest, result, 0.0, 0.0, ""))
+    return result
+
+
+def _missing_weights(plan: Plan, state: State) -> list[Missing]:
+    found = []
+    for one in state.left():
+        if not one.step.id.startswith("bases/"):
+            continue
+        source = plan.study.bases[one.step.name].source
+        kind, _, rest = source.partition(":")
+        if kind == "hub" and not _cached(*rest.partition("@")[::2]):
+            found.append(Missing(f"weights of {rest}", f"hf download {rest.replace('@', ' --revision ')}"))
+        if kind == "dir" and not Path(rest).expanduser().is_dir():
+            found.append(Missing(f"the base folder {rest}", f"put the model there, or say --base {one.step.name}=REF"))
+    return found
+
+
+def _cached(name: str, revision: str) -> bool:
+    """Whether the hub's local cache has a model's weights."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        folder = snapshot_download(name, revision=revision or None, local_files_only=True)
+    except (LocalEntryNotFoundError, OSError, ValueError):
+        return False
+    return any(Path(folder).glob("*.safetensors"))
+
+
+def _too_small(plan: Plan, state: State, tell: Callable[[str], None]) -> list[Missing]:
+    outcomes = Outcomes(plan.place.outcomes)
+    found = []
+    for one in state.left():
+        if not one.step.id.startswith("runs/") or one.step.blocked:
+            continue
+        tell(f"planning {one.step.name}")
+        try:
+            figures = plan_of(plan, one.step, outcomes)
+        except ChildFailedError as error:
+            found.append(Missing(f"a plan of {one.step.name}", error.message.splitlines()[-1]))
+            continue
+        if not figures["fits"]:
+            needed, there = figures["memory"]["peak"], figures["device_memory_bytes"]
+            found.append(
+                Missing(
+                    f"memory for {one.step.name}: {size(needed)} at its peak, {figures['device']} has {size(there)} "
+                    f"(and would take {duration(figures['seconds'])})",
+                    "a GPU with so much memory; loradeck train plan "
+                    f"{plan.study.runs[one.step.name].recipe} --gpu NAME says which",
+                )
+            )
+    return found
+
+
+def _split(message: str) -> tuple[str, str]:
+    what, _, get = message.partition(": ")
+    return what, get
+
+
+def as_rows(missing: list[Missing]) -> list[dict[str, str]]:
+    """For programs."""
+    return [asdict(one) for one in missing]

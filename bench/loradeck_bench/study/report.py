@@ -1,0 +1,105 @@
+"""The report of a study: tables and figures from what is there, as JSON for programs and one HTML page for people."""
+
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from loradeck_bench.machine import machine, versions
+from loradeck_bench.report.units import duration, size
+from loradeck_bench.study.figures import make_figure
+from loradeck_bench.study.plan import Plan
+from loradeck_bench.study.published import published
+from loradeck_bench.study.results import Results, shown
+from loradeck_bench.study.state import State
+from loradeck_bench.study.tables import make_table
+
+Report = dict[str, Any]
+
+
+def make_report(plan: Plan, state: State, failed: Mapping[str, str], unfinished: str = "") -> tuple[Report, Report]:
+    """The report, whatever of the study is done, and the pictures of its figures by id.
+
+    `tables` and `figures` are by id; `seconds` is the time that the steps took, together with what earlier calls did
+    of them; `steps` says how each stands.
+    """
+    study = plan.study
+    results = Results(state, failed)
+    paper = published(study.published) if study.published else None
+    made = {figure.id: make_figure(figure, results, paper) for figure in study.figures}
+    report: Report = {
+        "title": study.title,
+        "study": plan.place.study,
+        "scale": plan.place.scale,
+        "about": study.about,
+        "publication": paper.title if paper else "",
+        "differs": list(study.differs),
+        "created": f"{datetime.now():%Y-%m-%d %H:%M}",
+        "seconds": state.wall_seconds(),
+        "cards": [_card(card.model_dump(), results) for card in study.cards],
+        "tables": {table.id: make_table(table, results, paper) for table in study.tables},
+        "figures": {name: data for name, (data, _) in made.items()},
+        "data": dict(results.tree()["data"]),
+        "steps": _steps(state, failed),
+        "methods": _methods(results),
+        "machine": machine(),
+        "versions": versions(),
+    }
+    if unfinished:
+        report["unfinished"] = unfinished
+    return report, {name: picture for name, (_, picture) in made.items()}
+
+
+def write_report(report: Report, pictures: Mapping[str, str | None], folder: Path) -> Path:
+    """Write report.json and report.html into `folder`; returns the page."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False, default=str)
+    (folder / "report.json").write_text(text + "\n", encoding="utf-8")
+    page = folder / "report.html"
+    page.write_text(render(report, pictures), encoding="utf-8")
+    return page
+
+
+def render(report: Report, pictures: Mapping[str, str | None]) -> str:
+    """The HTML of a report: one file that asks nothing of the network."""
+    environment = Environment(
+        loader=PackageLoader("loradeck_bench"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"bytes": size, "duration": duration}
+    return environment.get_template("study.html").render(report=report, pictures=pictures)
+
+
+def _card(card: dict[str, Any], results: Results) -> dict[str, str]:
+    found = results.get(f"{card['of']}/{card['key']}")
+    value = shown(found.value, card["show"], card["digits"]) if found.value is not None else found.why
+    return {"label": card["label"], "value": value, "note": card["note"]}
+
+
+def _steps(state: State, failed: Mapping[str, str]) -> list[dict[str, Any]]:
+    rows = []
+    for one in state.steps.values():
+        row: dict[str, Any] = {"step": one.step.id, "title": one.step.title, "state": one.state}
+        if one.step.id in failed:
+            row |= {"state": "failed", "why": failed[one.step.id]}
+        elif one.why:
+            row["why"] = one.why
+        if one.outcome is not None:
+            row |= {"seconds": one.outcome.seconds, "created": one.outcome.created}
+        rows.append(row)
+    return rows
+
+
+def _methods(results: Results) -> dict[str, str]:
+    """How each metric was computed, once for all evaluations that say the same."""
+    found: dict[str, str] = {}
+    for result in results.tree()["evaluations"].values():
+        for name, how in (result.get("methods") or {}).items():
+            found.setdefault(name, how)
+    return found
