@@ -9,8 +9,9 @@ import torch
 from rich.console import Console
 
 from loradeck_registry.errors import InvalidError
-from loradeck_registry.shapes import read_shapes
+from loradeck_registry.servable import check_adapter, read_shapes
 from loradeck_train import run as run_module
+from loradeck_train.convert.merge import read_changes
 from loradeck_train.model.adapters import lora_layers
 from loradeck_train.model.build import build_model
 from loradeck_train.model.loading import load_causal
@@ -18,9 +19,11 @@ from loradeck_train.model.loss import logprobs_at_end
 from loradeck_train.model.matrices import is_tied, matrices
 from loradeck_train.plan.parameters import count_parameters
 from loradeck_train.prepare import prepare
+from loradeck_train.publish.merging import merge_into
 from loradeck_train.publish.proof import allowed_ids, load_adapter
 from loradeck_train.recipe.settings import Recipe
 from loradeck_train.run import RunReport, run
+from tests.support.tiny import make_tiny_adapter
 
 Build = Callable[..., Recipe]
 QUIET = Console(quiet=True)
@@ -35,17 +38,15 @@ METHODS: dict[str, dict[str, Any]] = {
     "PiSSA": {"lora": {"init": "pissa"}},
     "merged": {"publish": {"merged": True}},
     "merged DoRA": {"lora": {"dora": True}, "publish": {"merged": True}},
-    "embedding by LoRA": {"lora": {"embeddings": "lora"}, "publish": {"merged": True}},
-    "embedding by LoRA on bfloat16": {
-        "lora": {"embeddings": "lora"},
-        "precision": "bf16",
-        "publish": {"merged": True},
-    },
-    "embedding and rows": {"lora": {"embeddings": "both"}, "publish": {"merged": True}},
+    "embedding by LoRA": {"lora": {"embeddings": "lora", "rank_pattern": {"embed_tokens": 7}}},
+    "embedding by LoRA on bfloat16": {"lora": {"embeddings": "lora"}, "precision": "bf16"},
+    "embedding and rows": {"lora": {"embeddings": "both"}},
+    "embedding by LoRA, merged": {"lora": {"embeddings": "lora"}, "publish": {"merged": True}},
+    "embedding and rows, merged": {"lora": {"embeddings": "both"}, "publish": {"merged": True}},
     "random rows": {"task": {"initial_rows": "random"}},
     "described rows": {"task": {"descriptions": {"bank": "money and loans"}}},
 }
-EMBEDDED = {"embedding by LoRA", "embedding by LoRA on bfloat16", "embedding and rows"}
+EMBEDDED = {name for name, changes in METHODS.items() if "embeddings" in changes.get("lora", {})}
 
 
 def _compare(recipe: Recipe, folder: Path, tmp_path: Path) -> tuple[RunReport, float, float]:
@@ -90,6 +91,7 @@ def test_published_files_are_what_was_trained(
     if recipe.publishes == "adapter":
         assert report.manifest.lora is not None
         assert report.manifest.lora.rank == recipe.adapter.published_rank
+        assert ({"embed_tokens", "lm_head"} <= set(report.manifest.lora.target_modules)) == (name in EMBEDDED)
     elif name in EMBEDDED:
         assert is_tied(load_causal(report.folder, torch.float32)) == (base == "tied_base")
 
@@ -105,6 +107,33 @@ def test_trained_parameters_are_counted_from_shapes(
     trained = build_model(recipe, folder, prepared.task, 100, prepared.tokenizer, prepared.training)
     counts = count_parameters(recipe, read_shapes(folder), trained.size.parameters, len(prepared.task.added_tokens))
     assert counts.trained == trained.size.trainable_parameters
+
+
+@pytest.mark.parametrize("name", ["chosen modules", "PiSSA", "embedding by LoRA", "embedding and rows"])
+@pytest.mark.parametrize("base", ["tied_base", "untied_base"])
+def test_stored_parameters_are_counted_from_shapes(
+    base: str, name: str, recipe_of: Build, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    folder: Path = request.getfixturevalue(base)
+    recipe = recipe_of(**({"base": f"dir:{folder}", "optimisation": {"max_steps": 2}} | METHODS[name]))
+    shapes = read_shapes(folder)
+    facts = check_adapter(run(recipe, None, tmp_path / "out", console=QUIET).folder, None, shapes)
+    counts = count_parameters(recipe, shapes, 1, len(facts.added_token_ids))
+    assert counts.stored == facts.parameters
+
+
+def test_merging_leaves_a_side_alone_that_has_no_pair(tied_base: Path, tmp_path: Path) -> None:
+    """On a tied base PEFT changes the sides apart; a merge must take them apart as well, and only then."""
+    prompt = [[5, 60, 200, 7, 33, 12]]
+    shapes = read_shapes(tied_base)
+    for number, whole in enumerate((("embed_tokens",), ("lm_head",), ("embed_tokens", "lm_head"))):
+        adapter = make_tiny_adapter(tied_base, tmp_path / str(number), whole=whole)
+        expected = load_adapter(load_causal(tied_base, torch.float32).eval(), adapter)
+        allowed = torch.arange(shapes.vocabulary)
+        merged = merge_into(tied_base, read_changes(adapter, shapes), None, "float32").eval()
+        wanted, found = (logprobs_at_end(model, prompt, allowed)[0] for model in (expected, merged))
+        torch.testing.assert_close(found, wanted, atol=1e-3, rtol=0)
+        assert not is_tied(merged)
 
 
 def test_lora_plus_has_two_learning_rates(recipe_of: Build, tmp_path: Path) -> None:
@@ -178,7 +207,7 @@ def test_rows_start_as_asked(recipe_of: Build, tied_base: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"lora": {"embeddings": "lora"}}, "publish.merged"),
+        ({"lora": {"embeddings": "lora", "init": "pissa"}}, "knows no embeddings"),
         ({"lora": {"init": "pissa"}, "quantization": {}}, "quantization"),
         ({"lora": {"dora": True, "init": "pissa"}}, "exclude each other"),
         ({"lora": {"rank_pattern": {"(": 3}}}, "regular expression"),

@@ -106,7 +106,7 @@ def extract(
     share = factors.left_out / (factors.left_out + factors.energy)
     chosen = _choose(table, wanted, ceiling, share)
     shutil.rmtree(output, ignore_errors=True)
-    write_adapter(factors.changes(chosen.rank), factors.rows, output, dtype)
+    write_adapter(factors.changes(chosen.rank), factors.rows, output, dtype, read_shapes(source.base.folder))
     # The files are held to the model at that rank; how far that is from the checkpoint is a figure.
     expected = logprobs_at_end(_at_rank(source, factors, chosen.rank), source.prompts, allowed)
     record = {

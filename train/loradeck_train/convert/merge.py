@@ -8,16 +8,17 @@ import torch
 from safetensors.torch import load_file
 
 from loradeck_registry.registry import Registry
+from loradeck_registry.shapes import BaseShapes, read_shapes
 from loradeck_train.convert.publishing import proven_manifest, push_converted
 from loradeck_train.convert.sources import open_source
 from loradeck_train.model.loading import load_causal
 from loradeck_train.model.loss import logprobs_at_end
-from loradeck_train.publish.changes import Changes
-from loradeck_train.publish.export import MODEL, NEW_TOKENS
+from loradeck_train.publish.changes import Changes, Pair
+from loradeck_train.publish.export import MODEL, NEW_TOKENS, PREFIX
 from loradeck_train.publish.merging import Rows, merge_into, save_checkpoint
 from loradeck_train.publish.proof import allowed_ids, load_adapter
 
-_PREFIX, _A, _B = "base_model.model.", ".lora_A.weight", ".lora_B.weight"
+_A, _B = ".lora_A.weight", ".lora_B.weight"
 
 
 def merge(
@@ -40,7 +41,8 @@ def merge(
     expected = logprobs_at_end(paired, source.prompts, allowed)
     del paired
     shutil.rmtree(output, ignore_errors=True)
-    causal = merge_into(source.base.folder, read_changes(source.folder), read_rows(source.folder), dtype)
+    changes = read_changes(source.folder, read_shapes(source.base.folder))
+    causal = merge_into(source.base.folder, changes, read_rows(source.folder), dtype)
     tied = bool(causal.config.tie_word_embeddings)
     save_checkpoint(causal, source.tokenizer, output)
     del causal
@@ -64,15 +66,32 @@ def merge(
     }
 
 
-def read_changes(folder: Path) -> Changes:
+def read_changes(folder: Path, base: BaseShapes) -> Changes:
     """The pairs of an adapter in the published format."""
+    found = Changes()
     if not (folder / MODEL).is_file():
-        return Changes()
-    tensors = load_file(str(folder / MODEL))
-    names = [name.removeprefix(_PREFIX).removesuffix(_A) for name in tensors if name.endswith(_A)]
-    return Changes(
-        pairs={n: (tensors[f"{_PREFIX}{n}{_A}"].float(), tensors[f"{_PREFIX}{n}{_B}"].float()) for n in names}
-    )
+        return found
+    tensors = {name.removeprefix(PREFIX): tensor.float() for name, tensor in load_file(str(folder / MODEL)).items()}
+    for name in [name.removesuffix(_A) for name in tensors if name.endswith(_A)]:
+        pair = tensors[f"{name}{_A}"], tensors[f"{name}{_B}"]
+        if name == base.head:
+            found.head = pair
+        else:
+            found.pairs[name] = pair
+    if (a := tensors.get(f"{base.embedding}.lora_embedding_A")) is not None:
+        found.embedding = tensors[f"{base.embedding}.lora_embedding_B"].t(), a.t()
+        if base.tied:
+            _take_tied(found, found.embedding)
+    return found
+
+
+def _take_tied(found: Changes, embedding: Pair) -> None:
+    """Without a head's pair of its own, a tied embedding's would change both sides; with an equal one, it should."""
+    if found.head is None:
+        (a, b), none = embedding, slice(0, 0)
+        found.head = a[none], b[:, none]
+    elif all(torch.equal(one, other) for one, other in zip(found.head, embedding, strict=True)):
+        found.head = None
 
 
 def read_rows(folder: Path) -> Rows | None:

@@ -16,6 +16,8 @@ def needs_of(recipe: Recipe, shapes: BaseShapes, added: int) -> tuple[str, ...]:
     rank = recipe.adapter.published_rank
     bound = next((allowed for allowed in _ENGINE_RANKS if allowed >= rank), rank)
     needs = [f"max_lora_rank of at least {bound}"]
+    if recipe.adapter.embeddings != "rows":
+        needs.append("a server with engine.embedding_lora: true")
     if added:
         needs.append(f"{added} new rows on reserved rows {shapes.vocabulary} and up")
     return tuple(needs)

@@ -30,17 +30,24 @@ def count_parameters(recipe: Recipe, shapes: BaseShapes, base_parameters: int, a
         trained += sum(outputs for outputs, _ in chosen.values())
     stored = sum(settings.published_rank * sum(shape) for shape in chosen.values())
     if settings.embeddings != "rows":
-        sides = embedding_sides(recipe, shapes.tied)
-        trained += sides * settings.rank * (shapes.rows + shapes.hidden)
+        names = whole_modules(recipe, shapes)
+        of_one_rank = shapes.rows + shapes.hidden
+        trained += sum(settings.rank_of(name) for name in names) * of_one_rank
+        # A tied pair is written for both sides.
+        stored += (2 if shapes.tied else len(names)) * settings.published_rank * of_one_rank
     if settings.embeddings != "lora":
         trained += added * shapes.hidden * (1 if shapes.tied else 2)
     stored += 2 * added * shapes.hidden
     return ParameterCounts(trained, base_parameters if recipe.publish.merged else stored)
 
 
-def embedding_sides(recipe: Recipe, tied: bool) -> int:
-    """How many of embedding and head carry LoRA; tied ones are one matrix and share one pair."""
-    return 1 if tied or recipe.adapter.embedding_sides != "both" else 2
+def whole_modules(recipe: Recipe, shapes: BaseShapes) -> tuple[str, ...]:
+    """Which of embedding and head carry LoRA while they are trained; tied ones are one matrix and share one pair."""
+    if shapes.tied:
+        return (shapes.embedding,)
+    return {"both": shapes.whole, "input": (shapes.embedding,), "output": (shapes.head,)}[
+        recipe.adapter.embedding_sides
+    ]
 
 
 def target_leaves(recipe: Recipe, shapes: BaseShapes) -> set[str]:

@@ -21,8 +21,10 @@ class Changes:
 
     pairs: dict[str, Pair] = field(default_factory=dict)
     """By linear module of the layers."""
-    embeddings: dict[str, Pair] = field(default_factory=dict)
-    """By name of embedding or head, as [rows, hidden]; a tied matrix once, under the embedding's name."""
+    embedding: Pair | None = None
+    """Of the whole embedding, a matrix [rows, hidden]: A [rank, hidden], B [rows, rank]."""
+    head: Pair | None = None
+    """Of the whole head, of the same shape. None: it stays as it is, or on a tied base follows the embedding."""
     whole: dict[str, Tensor] = field(default_factory=dict)
     """DoRA's exact change, which `pairs` holds only nearly."""
     fidelity: dict[str, float] | None = None
@@ -41,13 +43,13 @@ def changes_of(trained: TrainingModel, settings: LoraSettings) -> Changes:
     moved = False
     for name, layer in lora_layers(trained.model).items():
         if layer.lora_embedding_A:
-            found.embeddings[name] = _embedding_pair(layer)
-            moved = moved or bool(found.embeddings[name][1].any())
+            found.embedding = _embedding_pair(layer)
+            moved = moved or bool(found.embedding[1].any())
             continue
         a = layer.lora_A["default"].weight.detach().float().cpu()
         b = layer.lora_B["default"].weight.detach().float().cpu() * float(layer.scaling["default"])
         if layer is trained.causal.get_output_embeddings():
-            found.embeddings[name] = (a, b)
+            found.head = (a, b)
             moved = moved or bool(b.any())
             continue
         if layer.use_dora.get("default"):

@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from loradeck_registry.shapes import BaseShapes, read_shapes
 from loradeck_train.model.build import TrainingModel
 from loradeck_train.model.new_rows import trained_rows
 from loradeck_train.prepare import Prepared
@@ -14,6 +15,7 @@ from loradeck_train.publish.changes import Changes, changes_of, padded
 from loradeck_train.publish.merging import merge_into, save_checkpoint
 
 CONFIG, MODEL, NEW_TOKENS = "adapter_config.json", "adapter_model.safetensors", "new_tokens.safetensors"
+PREFIX = "base_model.model."
 
 
 def export(trained: TrainingModel, prepared: Prepared, folder: Path) -> dict[str, float] | None:
@@ -31,7 +33,7 @@ def export(trained: TrainingModel, prepared: Prepared, folder: Path) -> dict[str
     if recipe.publish.merged:
         save_checkpoint(merge_into(prepared.base.folder, changes, rows, dtype), prepared.tokenizer, folder)
         return None
-    write_adapter(changes, rows, folder, dtype)
+    write_adapter(changes, rows, folder, dtype, read_shapes(prepared.base.folder))
     return changes.fidelity
 
 
@@ -50,15 +52,23 @@ def new_rows(trained: TrainingModel, prepared: Prepared) -> tuple[Tensor, Tensor
     return torch.tensor(added, dtype=torch.int64), inputs, outputs
 
 
-def write_adapter(changes: Changes, rows: tuple[Tensor, Tensor, Tensor] | None, folder: Path, dtype: str) -> None:
+def write_adapter(
+    changes: Changes, rows: tuple[Tensor, Tensor, Tensor] | None, folder: Path, dtype: str, base: BaseShapes
+) -> None:
     """Write a PEFT adapter that PEFT and vLLM load alike: alpha = rank, one rank, tensors in `dtype`, the rows of new
-    tokens in a file of their own, and never a whole embedding matrix."""
+    tokens in a file of their own, and never a whole embedding matrix. On a tied `base` a change of the one matrix is
+    written for both sides, each of which PEFT and engines treat by itself."""
     folder.mkdir(parents=True, exist_ok=True)
-    pairs, rank = padded(changes.pairs)
+    whole = {base.embedding: changes.embedding, base.head: changes.head or (changes.embedding if base.tied else None)}
+    pairs, rank = padded(changes.pairs | {name: pair for name, pair in whole.items() if pair is not None})
     tensors: dict[str, Tensor] = {}
     for name, (a, b) in pairs.items():
-        tensors[f"base_model.model.{name}.lora_A.weight"] = _stored(a, dtype)
-        tensors[f"base_model.model.{name}.lora_B.weight"] = _stored(b, dtype)
+        if name == base.embedding:
+            tensors[f"{PREFIX}{name}.lora_embedding_A"] = _stored(b.t(), dtype)
+            tensors[f"{PREFIX}{name}.lora_embedding_B"] = _stored(a.t(), dtype)
+        else:
+            tensors[f"{PREFIX}{name}.lora_A.weight"] = _stored(a, dtype)
+            tensors[f"{PREFIX}{name}.lora_B.weight"] = _stored(b, dtype)
     save_file(tensors, str(folder / MODEL), metadata={"format": "pt"})
     config = {
         "peft_type": "LORA",

@@ -31,16 +31,20 @@ def merge_into(base: Path, changes: Changes, rows: Rows | None, dtype: str) -> A
             embedding.weight[ids] = inputs.to(embedding.weight)
             if not is_tied(causal):
                 head.weight[ids] = outputs.to(head.weight)
-        names = {name: causal.get_submodule(name) for name in (*changes.pairs, *changes.embeddings)}
-        if is_tied(causal) and any(module is head for module in names.values()):
+        if is_tied(causal) and changes.head is not None:
             _untie(causal)
-        for name, module in names.items():
+        for module, pair in ((embedding, changes.embedding), (head, changes.head)):
+            if pair is not None:
+                a, b = pair
+                _add(module, nn.functional.pad(b @ a, (0, 0, 0, len(module.weight) - len(b))))
+        for name, (a, b) in changes.pairs.items():
             change = changes.whole.get(name)
-            if change is None:
-                a, b = changes.pairs.get(name) or changes.embeddings[name]
-                change = b @ a
-            module.weight.copy_((module.weight.float() + change).to(module.weight.dtype))
+            _add(causal.get_submodule(name), b @ a if change is None else change)
     return causal
+
+
+def _add(module: Any, change: Tensor) -> None:
+    module.weight.copy_((module.weight.float() + change).to(module.weight.dtype))
 
 
 def save_checkpoint(causal: Any, tokenizer: Any, folder: Path) -> None:

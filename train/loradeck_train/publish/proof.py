@@ -2,6 +2,7 @@
 
 import gc
 import random
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,7 +122,10 @@ def load_adapter(base: Any, folder: Path) -> Any:
         with torch.no_grad():
             for matrix, rows in zip(matrices(base), (new["input_rows"], new["output_rows"]), strict=True):
                 matrix[new["ids"]] = rows.to(matrix)
-    return PeftModel.from_pretrained(base, str(folder)).eval()
+    with warnings.catch_warnings():
+        # Both sides of a tied matrix have a pair of their own, and nothing is merged here.
+        warnings.filterwarnings("ignore", message=".*tie_word_embeddings.*")
+        return PeftModel.from_pretrained(base, str(folder)).eval()
 
 
 def _continue(model: Any, prompt: list[int], allowed: Tensor, stops: set[int]) -> tuple[int, ...]:

@@ -11,6 +11,7 @@ import torch
 
 from loradeck_train.data.rows import describe_source
 from loradeck_train.loop.trainer import TrainingResult
+from loradeck_train.loop.world import World
 from loradeck_train.model.build import ModelSize
 from loradeck_train.prepare import Prepared
 from loradeck_train.publish.proof import ReloadCheck
@@ -64,6 +65,8 @@ def provenance(
         "best_step": result.best_step,
         "stopped_early": result.stopped_early,
         "forgetting": result.forgetting,
+        "processes": World.here().size,
+        "sharding": World.here().sharding,
         "max_length": prepared.max_length,
         "attention": size.attention,
         "substitutions": list(prepared.substitutions),

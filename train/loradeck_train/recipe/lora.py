@@ -40,7 +40,8 @@ class LoraSettings(Strict):
     embeddings: Literal["rows", "lora", "both"] = Field(
         default="rows",
         description="rows: new tokens' rows alone are trained; lora: LoRA on the whole embedding and head, new rows "
-        "stay where they start; both. The last two change every token's row and are published merged",
+        "stay where they start; both. The last two change every token's row, and need a server with "
+        "engine.embedding_lora",
     )
     embedding_sides: Literal["both", "input", "output"] = Field(
         default="both", description="with LoRA on the embeddings: embedding and head, or one of them"
@@ -60,6 +61,8 @@ class LoraSettings(Strict):
             raise ValueError("`dora` and `init: pissa` exclude each other: both rewrite the base's weights")
         if self.init == "eva" and self.embeddings != "rows":
             raise ValueError("`init: eva` knows no embeddings: use `embeddings: rows`")
+        if self.init == "pissa" and self.embeddings != "rows":
+            raise ValueError("`init: pissa` knows no embeddings: use `embeddings: rows`")
         if self.dora and self.embeddings != "rows":
             raise ValueError("`dora` is for linear layers alone: use `embeddings: rows`")
         if self.dora_rank is not None and not self.dora:

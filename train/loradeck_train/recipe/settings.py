@@ -85,11 +85,6 @@ class Recipe(Strict):
             raise ValueError("`lora` belongs to method lora; remove it for method full")
         if self.method == "full" and (self.quantization or self.publish.merged):
             raise ValueError("`quantization` and `publish.merged` belong to method lora")
-        if self.method == "lora" and self.adapter.embeddings != "rows" and not self.publish.merged:
-            raise ValueError(
-                f"`lora.embeddings: {self.adapter.embeddings}` changes the row of every token, which is not served "
-                "as an adapter: set `publish.merged: true`, or train new tokens alone with `lora.embeddings: rows`"
-            )
         if self.method == "lora" and self.quantization and self.adapter.init == "pissa":
             raise ValueError("`init: pissa` rewrites the base's weights, which `quantization` has rounded")
         return self
