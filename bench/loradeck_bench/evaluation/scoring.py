@@ -9,9 +9,10 @@ from typing import Any
 from loradeck_bench.evaluation.answers import TEXT, Metric, answer_figures
 from loradeck_bench.evaluation.categories import by_category
 from loradeck_bench.evaluation.classification import evaluate_classification
-from loradeck_bench.evaluation.figure import Figure
+from loradeck_bench.evaluation.figure import Figure, mean
 from loradeck_bench.evaluation.measured import flatten
-from loradeck_bench.rows import CATEGORY, COLUMNS, Row
+from loradeck_bench.evaluation.words import DESCRIPTION, words
+from loradeck_bench.rows import CATEGORY, COLUMNS, Row, field_names
 from loradeck_registry.errors import InvalidError
 
 
@@ -54,7 +55,8 @@ def score(
     except ValueError as error:
         raise InvalidError(str(error), reason="BAD_DATA", field="data") from None
     result = in_result_form(figures, scored)
-    shares = by_category(figures, [rows[number].get(CATEGORY, "") for number in scored])
+    chosen = [rows[number] for number in scored]
+    shares = by_category({**figures, **_lengths(chosen, gold)}, [row.get(CATEGORY, "") for row in chosen])
     return Scored(result.figures | without | shares, result.by_row)
 
 
@@ -74,6 +76,15 @@ def data_digest(rows: Sequence[Row]) -> str:
     """`sha256:…` of the rows that were asked: two evaluations compare only where it is the same."""
     text = json.dumps(list(rows), sort_keys=True, ensure_ascii=False)
     return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+
+
+def _lengths(rows: Sequence[Row], references: Sequence[str]) -> dict[str, Figure]:
+    """Mean length of what is asked and of its references, in any script."""
+    asked = [sum(len(words(row[name])) for name in field_names(row)) for row in rows]
+    return {
+        "prompt_words": mean(asked, f"fields that fill the template; {DESCRIPTION}"),
+        "reference_words": mean([len(words(text)) for text in references], DESCRIPTION),
+    }
 
 
 def _compact(parts: list[float], kind: str | None) -> float | list[float]:

@@ -27,6 +27,7 @@ def test_every_category_has_its_own_figures_and_the_macro_average_is_their_mean(
     assert figures["macro"]["exact_match"] == 0.75
     own = chrf(["A red lamp.", "Nothing of it"], ["A red lamp.", "A cup of tea."])["chrf"]
     assert table["rewrite"]["chrf"] == pytest.approx(own.value)
+    assert (table["extract"]["prompt_words"], table["extract"]["reference_words"]) == (1, 2)
     assert category_table(figures).row_count == 3
 
 
