@@ -12,12 +12,17 @@ WORK = Path("build/studies")
 
 
 def study_options(function: Any) -> Any:
-    """`--scale`, `--work`, `--base`, `--judge`, `--judge-model`, `--json`."""
+    """`--scale`, `--work`, `--base`, `--embedding-model`, `--judge`, `--judge-model`, `--json`."""
     for option in (
         click.option("--json", "json_path", metavar="PATH", help="Write the result as JSON; - for standard output."),
         click.option("--judge-model", metavar="NAME", help="Model to ask there."),
         click.option(
             "--judge", metavar="URL", help="OpenAI-compatible endpoint that scores answers; key as eval judge."
+        ),
+        click.option(
+            "--embedding-model",
+            type=click.Path(path_type=Path, exists=True, file_okay=False),
+            help="Folder of a sentence-transformers model, for BERTScore and semantic similarity.",
         ),
         click.option(
             "--base", "bases", multiple=True, metavar="NAME=REF", help="Another base: hub:ORG/NAME, dir:FOLDER."
@@ -167,7 +172,13 @@ def list_studies(json_path: str | None) -> None:
 
 
 def _plan(
-    study: str, scale: Any, work: Path, bases: tuple[str, ...], judge: str | None, judge_model: str | None
+    study: str,
+    scale: Any,
+    work: Path,
+    bases: tuple[str, ...],
+    embedding_model: Path | None,
+    judge: str | None,
+    judge_model: str | None,
 ) -> "Plan":
     from collections.abc import Mapping, Sequence
 
@@ -191,7 +202,7 @@ def _plan(
         changed = loaded.bases[name].model_copy(update={"source": reference})
         loaded = loaded.model_copy(update={"bases": {**loaded.bases, name: changed}})
     asked = Judge(judge, judge_model) if judge is not None and judge_model is not None else None
-    return Plan(loaded, file, Place(work, file.stem, scale), resolve, asked)
+    return Plan(loaded, file, Place(work, file.stem, scale), resolve, asked, embedding_model)
 
 
 def _state_json(state: Any) -> dict[str, Any]:

@@ -61,6 +61,8 @@ def _served(work: Work, step: Planned, server: Server) -> None:
         arguments += ["--template", one.template]
     for metric in one.metrics:
         arguments += ["--metric", metric]
+    if one.embedding and work.plan.embedding_model is not None:
+        arguments += ["--embedding-model", str(work.plan.embedding_model)]
     _measure(work, step, [*arguments, *fill(one.options, work.plan.names())])
 
 

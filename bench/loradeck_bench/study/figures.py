@@ -6,7 +6,7 @@ import numpy as np
 
 from loradeck_bench.report.canvas import PALETTE, embedded, styled, subplots
 from loradeck_bench.study.format.pages import Bars, Curves, Figure, Points
-from loradeck_bench.study.published import Paper
+from loradeck_bench.study.published import Cell, Paper
 from loradeck_bench.study.results import Results
 from loradeck_bench.study.tables import published_notes
 
@@ -40,7 +40,7 @@ def _bars(figure: Bars, results: Results, paper: Paper | None) -> list[dict[str,
     rows = []
     for series in figure.series:
         values = [results.get(f"{series.of}/{group.key}") for group in figure.groups]
-        said = [paper.cell(figure.id, series.name, group.name) if paper else None for group in figure.groups]
+        said = [_said(paper, f"{series.published}/{group.published}") for group in figure.groups]
         rows.append(
             {
                 "name": series.name,
@@ -51,6 +51,16 @@ def _bars(figure: Bars, results: Results, paper: Paper | None) -> list[dict[str,
             }
         )
     return rows
+
+
+def _said(paper: Paper | None, path: str) -> Cell | None:
+    """The published cell at part/row/column; a name may hold the separator, so the parts are looked for."""
+    parts = path.strip("/").split("/")
+    for end in range(2, len(parts)):
+        found = paper.cell(parts[0], "/".join(parts[1:end]), "/".join(parts[end:])) if paper else None
+        if found is not None:
+            return found
+    return None
 
 
 def _curves(figure: Curves, results: Results) -> list[dict[str, Any]]:

@@ -65,12 +65,13 @@ def merged(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
 class _Loader(yaml.SafeLoader):
     """YAML in which a key that stands twice in a map is an error, not the last one's silent victory."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
         for key in keys:
             if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} stands twice", node.start_mark)
-        return dict(super().construct_mapping(node, deep))
+                raise yaml.composer.ComposerError(None, None, f"key {key!r} stands twice", node.start_mark)
+        return node
 
 
 def _read(path: Path) -> dict[str, Any]:

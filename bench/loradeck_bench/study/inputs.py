@@ -40,6 +40,17 @@ def _locate(text: str, folder: Path) -> str | None:
     return str(path.absolute()) if path.exists() else None
 
 
+def training_file(source: Source) -> Path | None:
+    """The file of a source's training rows, None if they are in none."""
+    text = source.train or ""
+    kind, _, rest = text.partition(":")
+    if kind == "pocket":
+        found = sorted((_POCKET_DATA / rest).glob("train.*"))
+        return found[0] if found else None
+    path = Path(text)
+    return path if path.is_file() else None
+
+
 def fill(value: Any, names: Mapping[str, str]) -> Any:
     """`value` with every `${name}` in its texts replaced. Raises InvalidError for a name that there is not."""
     if isinstance(value, str):

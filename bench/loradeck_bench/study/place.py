@@ -53,7 +53,7 @@ class Place:
 
     def answers(self, evaluation: str, digest: str) -> Path:
         """Result file of an evaluation, with every answer."""
-        return self.root / "evaluations" / f"{evaluation}-{digest[:12]}.json"
+        return self.root / "evaluations" / digest[:12] / f"{evaluation}.json"
 
     @contextmanager
     def held(self) -> Iterator[None]:

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from loradeck_bench.study.cutting import cut
 from loradeck_bench.study.format.study import Study
 from loradeck_bench.study.format.work import Command, Compared, Evaluation, Judged, Loss, Run, Served, Source
 from loradeck_bench.study.inputs import as_sets, choose_source, digest_of, fill, placeholders
@@ -50,15 +51,23 @@ class Plan:
     """All steps of a study, in an order in which they can be done."""
 
     def __init__(
-        self, study: Study, file: Path, place: Place, resolve_recipe: ResolveRecipe, judge: Judge | None = None
+        self,
+        study: Study,
+        file: Path,
+        place: Place,
+        resolve_recipe: ResolveRecipe,
+        judge: Judge | None = None,
+        embedding_model: Path | None = None,
     ) -> None:
         """Raises InvalidError for a recipe, key or placeholder that is wrong, NotFoundError for an unknown recipe."""
         self.study = study
         self.place = place
         self.judge = judge
-        self.sources: dict[str, Source | None] = {
-            name: choose_source(data, place.data) for name, data in study.data.items()
-        }
+        self.embedding_model = embedding_model
+        self.sources: dict[str, Source | None] = {}
+        for name, data in study.data.items():
+            source = choose_source(data, place.data)
+            self.sources[name] = cut(source, data.cut, place.root / "cut") if source and data.cut else source
         self.steps: dict[str, Planned] = {}
         self._folder = file.parent
         self._resolve = resolve_recipe
@@ -86,7 +95,7 @@ class Plan:
             for name, source in self.sources.items()
             if source is not None
             for split in ("train", "validation", "test")
-            if (text := source.of(split)) is not None  # type: ignore[arg-type]
+            if (text := source.of(split)) is not None
         }
         return {**files, "registry": str(self.place.registry.absolute())}
 
@@ -159,6 +168,7 @@ class Plan:
             base = self.study.servers[one.server].base if isinstance(one, Served) else one.base
             if isinstance(one, Served):
                 own["server"] = self.study.servers[one.server].model_dump(exclude={"base"})
+                own["embedding"] = str(self.embedding_model) if one.embedding and self.embedding_model else None
             if base is not None or isinstance(one, Served) or one.of is None:
                 after.append(self._base_id(base))
             if one.of is not None:

@@ -1,12 +1,16 @@
 """The results of a study by path, and values as people read them."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import loradeck_pocket
 from loradeck_bench.report.units import duration, size
 from loradeck_bench.study.format.pages import Show
 from loradeck_bench.study.state import State
+from loradeck_registry.known_bases import known_base
 
 
 @dataclass(frozen=True)
@@ -20,22 +24,25 @@ class Value:
 
 
 class Results:
-    """What runs, evaluations and data offer to tables and figures.
+    """What bases, runs, evaluations and data offer to tables and figures.
 
-    A run offers the report of `train run --json`, `recipe` (as resolved), `seconds_per_epoch` and `epochs`; an
-    evaluation what its command wrote; a data set `what` and `source`.
+    A base offers `source`, and `rows` and `hidden` of its embedding. A run offers the report of `train run --json`,
+    `recipe` (as resolved), `seconds_per_epoch` and `epochs`; an evaluation what its command wrote; a data set `what`
+    and `source`.
     """
 
     def __init__(self, state: State, failed: Mapping[str, str]) -> None:
         self._state = state
         self._failed = failed
-        self._tree: dict[str, dict[str, Any]] = {"runs": {}, "evaluations": {}, "data": {}}
+        self._tree: dict[str, dict[str, Any]] = {"bases": {}, "runs": {}, "evaluations": {}, "data": {}}
         for one in state.steps.values():
             root, _, name = one.step.id.partition("/")
             if one.outcome is not None and root in self._tree:
                 self._tree[root][name] = dict(one.outcome.result)
         for name, result in self._tree["runs"].items():
             _add_of_run(result, state.plan.steps[f"runs/{name}"].inputs["recipe"])
+        for name, base in state.plan.study.bases.items():
+            self._tree["bases"][name] = {**self._tree["bases"].get(name, {}), **_shape(base.source)}
         for name, source in state.plan.sources.items():
             self._tree["data"][name] = {
                 "what": state.plan.study.data[name].what,
@@ -76,6 +83,19 @@ class Results:
         return one.why or "not done yet"
 
 
+def _shape(source: str) -> dict[str, Any]:
+    """What a base's configuration says, without its weights: from its record, or from its folder."""
+    known = known_base(source)
+    if known is not None:
+        return {"source": source, "rows": known.config["vocab_size"], "hidden": known.config["hidden_size"]}
+    folder = loradeck_pocket.BASE if source == "pocket:base" else Path(source.partition("dir:")[2] or "-").expanduser()
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {"source": source}
+    return {"source": source, "rows": config.get("vocab_size"), "hidden": config.get("hidden_size")}
+
+
 def _add_of_run(result: dict[str, Any], recipe: Mapping[str, Any]) -> None:
     result["recipe"] = recipe
     history = result.get("loss_history") or []
@@ -88,7 +108,9 @@ def _add_of_run(result: dict[str, Any], recipe: Mapping[str, Any]) -> None:
 
 def _child(at: Any, part: str) -> Any:
     if isinstance(at, Mapping):
-        return at.get(part)
+        # A metric of a model is named after it, as in `bert_score_f1:MODEL`.
+        longer = [key for key in at if str(key).startswith(f"{part}:")] if part not in at else []
+        return at.get(part if not longer else longer[0])
     if isinstance(at, Sequence) and not isinstance(at, str):
         if part.lstrip("-").isdigit():
             number = int(part)
@@ -98,7 +120,7 @@ def _child(at: Any, part: str) -> Any:
 
 
 def _bounded(value: Any, parent: Any, key: str) -> Value:
-    bounds = parent.get("intervals", {}).get(key) if isinstance(parent, Mapping) else None
+    bounds = _child(parent.get("intervals") or {}, key) if isinstance(parent, Mapping) else None
     return Value(value, *bounds) if bounds else Value(value)
 
 

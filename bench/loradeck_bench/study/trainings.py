@@ -1,7 +1,9 @@
 """Bases and trainings of a study: `loradeck registry add-base` and `loradeck train run` as child processes."""
 
+import json
 import time
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 from loradeck_bench.children import Child, ChildFailedError
@@ -72,9 +74,18 @@ def _start(work: Work, step: Planned) -> Child:
 def _keep(work: Work, step: Planned, seconds: float) -> None:
     result: dict[str, Any] = read_result(work.place.training(step.name, step.digest).with_name(_figures(work, step)))
     result["reference"] = f"{step.name}@{result['digest']}"
+    result["validations"] = _validations(work.place.training(step.name, step.digest) / "history.jsonl")
     history = result.get("loss_history") or []
     last = f"loss {history[-1]['loss']:.3f} after {result['steps']} steps" if history else ""
     work.keep(step, result, seconds, last)
+
+
+def _validations(file: Path) -> list[dict[str, Any]]:
+    """The looks at the validation rows on the way: `step`, `validation_loss`, `seconds`."""
+    if not file.is_file():
+        return []
+    lines = (json.loads(line) for line in file.read_text(encoding="utf-8").splitlines())
+    return [line for line in lines if "validation_loss" in line]
 
 
 def _figures(work: Work, step: Planned) -> str:

@@ -5,13 +5,15 @@ entry of a list is named by its number, or by its `name` (a class of a classific
 the report of `train run` is in `loradeck_bench.study.results`.
 """
 
-from typing import Annotated, Literal
+import re
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from loradeck_bench.study.format.strict import Path, Strict, Text
 
 Show = Literal["number", "integer", "percent", "bytes", "gib", "duration", "hours", "minutes", "text"]
+PATH_IN_TEXT = re.compile(r"\$\{([^}]+)\}")
 
 
 class Column(Strict):
@@ -30,7 +32,8 @@ class Cell(Strict):
     of: Path | None = None
     key: Path | None = None
     show: Show | None = None
-    text: str | None = Field(default=None, description="what stands there instead of a measurement")
+    over: Path | None = Field(default=None, description="path of what the value is divided by")
+    text: str | None = Field(default=None, description="what stands there; `${path}` is the value at that path")
 
 
 class Row(Strict):
@@ -45,6 +48,13 @@ class Row(Strict):
     cells: dict[Text, Cell] = Field(default_factory=dict, description="column name -> its cell")
 
 
+class Each(Strict):
+    """Rows that are not known before: one for each entry of a result that is a list or a map."""
+
+    of: Path
+    name: Text = Field(description="`{key}` is the entry's value there; `{name}` its key in a map")
+
+
 class Table(Strict):
     """A table in the layout of the publication. Published values are looked up by its id, row and column names."""
 
@@ -52,8 +62,19 @@ class Table(Strict):
     title: Text
     corner: str = Field(default="", description="head of the first column")
     columns: tuple[Column, ...] = Field(min_length=1)
-    rows: tuple[Row, ...] = Field(min_length=1)
+    rows: tuple[Row, ...] = ()
+    each: Each | None = None
     notes: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _has_rows(self) -> Self:
+        if not self.rows and self.each is None:
+            raise ValueError("a table needs `rows` or `each`")
+        columns = {column.name for column in self.columns}
+        for row in self.rows:
+            if unknown := set(row.cells) - columns:
+                raise ValueError(f"row {row.name!r} has cells in columns that are not there: {', '.join(unknown)}")
+        return self
 
 
 class Group(Strict):
@@ -61,13 +82,15 @@ class Group(Strict):
 
     name: Text
     key: Path
+    published: str = Field(default="", description="end of the published values' path, behind the series' own")
 
 
 class Series(Strict):
-    """One model's bars."""
+    """One model's bars. Published values are drawn as marks: part, row and column of each, with `/` between them."""
 
     name: Text
     of: Path
+    published: str = Field(default="", description="start of their path: `table-7`, or `table-10/ROW`")
 
 
 class Curve(Strict):
@@ -103,10 +126,7 @@ class _Figure(Strict):
 
 
 class Bars(_Figure):
-    """Bars by group and series, with whiskers where the result has intervals, and published values as marks.
-
-    A published value is looked up at the figure's id, the series' name as row and the group's name as column.
-    """
+    """Bars by group and series, with whiskers where the result has intervals, and published values as marks."""
 
     kind: Literal["bars"]
     groups: tuple[Group, ...] = Field(min_length=1)

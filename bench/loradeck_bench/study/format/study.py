@@ -5,11 +5,11 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from loradeck_bench.study.format.pages import Card, Figure, Table
+from loradeck_bench.study.format.pages import PATH_IN_TEXT, Card, Figure, Table
 from loradeck_bench.study.format.strict import Name, Strict, Text
 from loradeck_bench.study.format.work import Base, Compared, DataSet, Evaluation, Judged, Run, Served, Server
 
-ROOTS = ("runs", "evaluations", "data")
+ROOTS = ("bases", "runs", "evaluations", "data")
 
 
 class Study(Strict):
@@ -94,9 +94,13 @@ class Study(Strict):
         for card in self.cards:
             yield f"cards.{card.label}.of", card.of
         for table in self.tables:
-            for part in (*table.rows, *table.columns, *(cell for row in table.rows for cell in row.cells.values())):
-                if part.of is not None:
-                    yield f"tables.{table.id}", part.of
+            if table.each is not None:
+                yield f"tables.{table.id}.each", table.each.of
+            ofs = [*(row.of for row in table.rows), *(column.of for column in table.columns)]
+            yield from ((f"tables.{table.id}", of) for of in ofs if of)
+            for cell in (cell for row in table.rows for cell in row.cells.values()):
+                named = [cell.of, cell.over, *PATH_IN_TEXT.findall(cell.text or "")]
+                yield from ((f"tables.{table.id}", path) for path in named if path)
         for figure in self.figures:
             for series in getattr(figure, "series", ()):
                 for point in getattr(series, "points", (series,)):

@@ -1,8 +1,8 @@
 """What a study does: bases, data, trainings, servers, evaluations."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from loradeck_bench.study.format.strict import Name, Settings, Strict, Text
 
@@ -39,6 +39,15 @@ class DataSet(Strict):
     what: Text = Field(description="name, size, licence")
     sources: tuple[Source, ...] = Field(min_length=1)
     get: str | None = Field(default=None, description="command that brings it; unset: loradeck study data STUDY")
+    cut: dict[Split, float] = Field(
+        default_factory=dict, description="shares of the training file that are taken out as further splits"
+    )
+
+    @model_validator(mode="after")
+    def _cut_leaves_rows(self) -> Self:
+        if "train" in self.cut or any(share <= 0 for share in self.cut.values()) or sum(self.cut.values()) >= 1:
+            raise ValueError("shares of `cut` must be over 0 and below 1 together")
+        return self
 
 
 class Step(Strict):
@@ -80,6 +89,7 @@ class Served(Step):
     concurrency: int = Field(default=16, ge=1, le=512)
     max_tokens: int | None = Field(default=None, ge=1)
     template: str | None = Field(default=None, description="generate, base: its message with {field} placeholders")
+    embedding: bool = Field(default=False, description="BERTScore and similarity too, if --embedding-model is given")
     options: tuple[str, ...] = Field(default=(), description="further options of eval run, such as --database")
 
 
