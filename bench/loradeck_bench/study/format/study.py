@@ -63,14 +63,14 @@ class Study(Strict):
         return base.removeprefix("run:") if base.startswith("run:") else None
 
     def base_of(self, named: str | None) -> str:
-        """Name of a base in the registry: of a base or run that is named, or the only base."""
+        """Name of a base in the registry: of a base or run that is named, or the first base."""
         return (named or next(iter(self.bases))).removeprefix("run:")
 
     def _references(self) -> Iterator[tuple[str, str, list[str]]]:
         bases = [*self.bases, *(f"run:{name}" for name in self.runs)]
         for name, run in self.runs.items():
-            if run.base is not None or len(self.bases) > 1:
-                yield f"runs.{name}.base", run.base or "", bases
+            if run.base is not None:
+                yield f"runs.{name}.base", run.base, bases
             if run.data is not None:
                 yield f"runs.{name}.data", run.data, list(self.data)
         for name, server in self.servers.items():

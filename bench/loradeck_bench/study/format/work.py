@@ -61,7 +61,7 @@ class Run(Step):
     """One `loradeck train run`, published under the run's name."""
 
     recipe: Text = Field(description="shipped recipe, or a file beside the study file")
-    base: Text | None = Field(default=None, description="name of a base, or run:NAME; unset: the only base")
+    base: Text | None = Field(default=None, description="name of a base, or run:NAME; unset: the first base")
     data: Name | None = Field(default=None, description="data set whose training split is used; unset: the recipe's")
     set: Settings = Field(default_factory=dict, description="recipe keys that differ")
     needs: tuple[Text, ...] = Field(default=(), description="Python packages; without one the run is left out")
