@@ -10,6 +10,7 @@ from loradeck_bench.evaluation.answers import TEXT, Metric, answer_figures
 from loradeck_bench.evaluation.categories import by_category
 from loradeck_bench.evaluation.classification import evaluate_classification
 from loradeck_bench.evaluation.figure import Figure, mean
+from loradeck_bench.evaluation.judge.rubric import category_name
 from loradeck_bench.evaluation.measured import flatten
 from loradeck_bench.evaluation.words import DESCRIPTION, words
 from loradeck_bench.rows import CATEGORY, COLUMNS, Row, field_names
@@ -56,7 +57,9 @@ def score(
         raise InvalidError(str(error), reason="BAD_DATA", field="data") from None
     result = in_result_form(figures, scored)
     chosen = [rows[number] for number in scored]
-    shares = by_category({**figures, **_lengths(chosen, gold)}, [row.get(CATEGORY, "") for row in chosen])
+    shares = by_category(
+        {**figures, **_lengths(chosen, gold)}, [category_name(row.get(CATEGORY, "")) for row in chosen]
+    )
     return Scored(result.figures | without | shares, result.by_row)
 
 

@@ -10,7 +10,7 @@ from loradeck_bench.tables import category_table
 
 ROWS = [
     {"prompt": "a", "reference": "On Monday.", "category": "extract"},
-    {"prompt": "b", "reference": "On Friday.", "category": "extract"},
+    {"prompt": "b", "reference": "On Friday.", "category": "Extract"},
     {"prompt": "c", "reference": "A red lamp.", "category": "rewrite"},
     {"prompt": "d", "reference": "A cup of tea.", "category": "rewrite"},
     {"prompt": "e", "reference": "", "category": "generation"},
