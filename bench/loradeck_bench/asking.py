@@ -1,6 +1,8 @@
 """The only file that talks to servers: sends one row through the client and fills in the record of it."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from loradeck_bench.load.plan import Subject
@@ -18,10 +20,14 @@ def connect(address: str, *, retry: bool = False) -> AsyncClient:
     return AsyncClient(address, retry=None if retry else RetryPolicy(attempts=1))
 
 
+SECONDS = 120.0
+"""Deadline of one request where none is asked for."""
+
+
 class Asker:
     """Sends the row of a record to the adapter of a record; greedy decoding, the subject's limit of tokens."""
 
-    def __init__(self, client: AsyncClient, subjects: Mapping[str, Subject], seconds: float) -> None:
+    def __init__(self, client: AsyncClient, subjects: Mapping[str, Subject], seconds: float = SECONDS) -> None:
         """`seconds` is the deadline of one request."""
         self._client = client
         self._subjects = subjects
@@ -41,8 +47,7 @@ class Asker:
             return
         sampling = Sampling(temperature=0.0, max_tokens=record.max_tokens or subject.limit)
         if subject.task == "generate":
-            fields = {name: row[name] for name in field_names(row)}
-            asked: dict[str, Any] = {"fields": fields} if record.adapter else {"message": _message(subject, fields)}
+            asked = _generation(subject, row)
             stream = self._client.generate(**asked, adapter=record.adapter, sampling=sampling, timeout=self._seconds)
             answer = await _read(stream, record, now)
             record.text = answer.text
@@ -69,6 +74,21 @@ class Asker:
         _who(record, answer)
 
 
+@dataclass(frozen=True)
+class Asking:
+    """Whom to ask where: all that a client needs, in a form that another process can be given."""
+
+    address: str
+    subjects: Mapping[str, Subject]
+    seconds: float = SECONDS
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[Asker]:
+        """An asker with a client of its own, which is closed when the block is left."""
+        async with connect(self.address) as client:
+            yield Asker(client, self.subjects, self.seconds)
+
+
 async def _read(stream: AsyncTextStream, record: RequestRecord, now: Callable[[], float]) -> Answer:
     """The whole answer; the time and tokens of every chunk go into the record."""
     async with stream:
@@ -78,6 +98,14 @@ async def _read(stream: AsyncTextStream, record: RequestRecord, now: Callable[[]
                 record.first = moment
             record.chunks.append((moment, chunk.tokens))
         return await stream.result()
+
+
+def _generation(subject: Subject, row: Mapping[str, str]) -> dict[str, Any]:
+    """What `generate` is asked: a raw prompt, the fields of the adapter's template, or a message to a base."""
+    if subject.raw:
+        return {"prompt": row["prompt"]}
+    fields = {name: row[name] for name in field_names(row)}
+    return {"fields": fields} if subject.adapter else {"message": _message(subject, fields)}
 
 
 def _message(subject: Subject, fields: Mapping[str, str]) -> str:

@@ -27,13 +27,17 @@ _EXTRAS = {
 }
 
 
+def missing(modules: tuple[str, ...]) -> list[str]:
+    """Those of `modules` that are not installed."""
+    return [module for module in modules if find_spec(module) is None]
+
+
 def require(*needs: tuple[str, ...]) -> None:
     """Raise PreconditionError (MISSING_PACKAGE) naming the extra if a module of `needs` is not installed."""
     for modules in needs:
-        missing = [module for module in modules if find_spec(module) is None]
-        if missing:
+        if absent := missing(modules):
             raise PreconditionError(
-                f"this needs {', '.join(missing)}: install the extra {_EXTRAS[modules]}, "
+                f"this needs {', '.join(absent)}: install the extra {_EXTRAS[modules]}, "
                 "for example pip install 'loradeck[train,serve-cpu,bench]'",
                 reason="MISSING_PACKAGE",
             )

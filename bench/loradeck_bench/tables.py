@@ -95,6 +95,26 @@ def _milliseconds(value: float | None) -> str:
     return fixed(value, 1 if value is not None and value < 100 else 0)
 
 
+def paired_table(result: Mapping[str, Any]) -> Table:
+    """Both sides of a comparison, b against a with its interval, and the verdict."""
+    table = Table(
+        title=f"a against b, {result['alternations']} alternations", title_justify="left", box=box.SIMPLE_HEAD,
+        caption=(result.get("client") or {}).get("verdict"), caption_justify="left", collapse_padding=True,
+    )  # fmt: skip
+    table.add_column("figure", overflow="fold")
+    for column in ("a", "b", "b/a, b-a", "95 % interval"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
+    for name, one in result["figures"].items():
+        digits = 3 if one["compared_by"] == "ratio b/a" or one["a"] < 10 else 1
+        table.add_row(
+            name, fixed(one["a"], 3 if one["a"] < 10 else 1), fixed(one["b"], 3 if one["b"] < 10 else 1),
+            fixed(one["change"], digits), " to ".join(fixed(bound, digits) for bound in one["interval"]),
+            one["verdict"],
+        )  # fmt: skip
+    return table
+
+
 def storage_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """Bytes of every revision against a full checkpoint."""
     table = Table(title="Storage", title_justify="left", box=box.SIMPLE_HEAD)

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from loradeck_cli import bench_limits, bench_load, bench_serving, bench_storage, bench_train
+from loradeck_cli import bench_ab, bench_limits, bench_load, bench_serving, bench_soak, bench_storage, bench_train
 from loradeck_registry.errors import InvalidError
 
 TASKS = ("classification", "short_qa", "long_qa")
@@ -124,8 +124,8 @@ async def _swap(address: str, admin: str, registry: Any, plan: Any, target: str)
 
 
 for _command in (
-    bench_load.load, bench_limits.sweep, bench_limits.goodput,
+    bench_load.load, bench_ab.ab, bench_limits.sweep, bench_limits.goodput,
     bench_serving.multilora, bench_serving.frontend, bench_serving.classify, bench_serving.cliff, bench_train.command,
-    bench_storage.storage, bench_storage.registry_speed,
+    bench_storage.storage, bench_storage.registry_speed, bench_soak.soak,
 ):  # fmt: skip
     command.add_command(_command)

@@ -1,162 +1,141 @@
-"""`loradeck bench load`: load on a running server in a given shape, and the options that all loads share."""
+"""`loradeck bench load`: load on a running server in a given shape, with churn beside it if wanted."""
 
-import asyncio
 import sys
-from collections.abc import Callable
+from contextlib import AsyncExitStack, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from loradeck_cli.bench_options import (
+    POSITIVE,
+    read_plan,
+    read_session,
+    read_subjects,
+    run_load_test,
+    session_options,
+    shape_options,
+    subject_options,
+)
+
 if TYPE_CHECKING:
-    from loradeck_bench.load.plan import LoadPlan, Subject
+    from rich.console import Console
 
-TASKS = ("classification", "short_qa", "long_qa", "generate")
-POSITIVE = click.FloatRange(min=0, min_open=True)
-Command = Callable[..., None]
-
-
-def subject_options(function: Command) -> Command:
-    """Whom to ask for what, and how requests are spread; `read_subjects` reads the first part."""
-    for option in (
-        click.option("--json", "json_path", metavar="PATH", help="Write the result as JSON; - for stdout."),
-        click.option("--timeout", type=click.FloatRange(min=0.1), default=120.0, show_default=True, help="Seconds."),
-        click.option("--max-tokens", type=click.IntRange(min=1), help="Limit of an answer [48 short, 192 long]."),
-        click.option(
-            "--warm-up", type=click.IntRange(min=0), default=1, show_default=True, help="Unmeasured requests to each."
-        ),
-        click.option("--seed", type=int, default=0, show_default=True, help="Of arrivals and choices."),
-        click.option(
-            "--popularity", default="uniform", show_default=True,
-            help="uniform, round_robin, zipf:S, geometric:A, power:A, weights:W1,W2,…|FILE.json, drift:SECONDS:LAW.",
-        ),
-        click.option("--arrivals", default="poisson", show_default=True, help="poisson, constant or gamma:CV."),
-        click.option("--data", metavar="PATH", help="Rows to send [default: the task's own test set]."),
-        click.option("--task", type=click.Choice(TASKS), help="Task of the base, and of adapters that name none."),
-        click.option("--base", "with_base", is_flag=True, help="Ask the base too, with --task."),
-        click.option("--adapter", "adapters", multiple=True, metavar="REF[=TASK]", help="Adapter to ask; repeat."),
-        click.option("--server", "address", default="127.0.0.1:8500", show_default=True, metavar="HOST:PORT"),
-    ):  # fmt: skip
-        function = option(function)
-    return function
+    from loradeck_bench.load.plan import LoadPlan
+    from loradeck_bench.load.record import RequestRecord
+    from loradeck_bench.load.session import Session
 
 
 @click.command()
 @subject_options
-@click.option("--rate", type=POSITIVE, help="Open loop: requests per second.")
-@click.option("--rates", metavar="A:B or A,B,…", help="Open loop: a ramp from A to B, or steps of equal length.")
-@click.option("--trace", type=click.Path(path_type=Path), help="Open loop: replay a CSV trace of Azure's form.")
-@click.option("--speed", type=POSITIVE, default=1.0, show_default=True, help="Replay so many times as fast.")
-@click.option("--token-scale", type=POSITIVE, default=1.0, show_default=True, help="Answers so many times as long.")
-@click.option("--concurrency", type=click.IntRange(1, 4096), help="Closed loop: requests under way at a time.")
+@shape_options
+@session_options
 @click.option("--duration", type=POSITIVE, default=30.0, show_default=True, help="Seconds.")
-@click.option("--max-in-flight", type=click.IntRange(min=1), help="Open loop: a client pool of this size.")
-@click.option("--records", "records_path", metavar="PATH", help="One line of JSON per request, as they end.")
-@click.option("--html", "html_path", metavar="PATH", help="Write a self-contained page.")
-def load(
-    rate: float | None,
-    rates: str | None,
-    trace: Path | None,
-    speed: float,
-    token_scale: float,
-    concurrency: int | None,
-    duration: float,
-    max_in_flight: int | None,
-    records_path: str | None,
-    html_path: str | None,
-    **options: Any,
-) -> None:
+@click.option("--slo", multiple=True, metavar="NAME=MS", help="For goodput: ttft, tpot or latency of a request.")
+@click.option("--csv", "csv_path", metavar="PATH", help="Write the figures as one flat table.")
+@click.option("--churn", metavar="OPS", help="Meanwhile: publish,move,unload, in turn on each alias that is asked.")
+@click.option("--churn-every", type=POSITIVE, default=5.0, show_default=True, help="Seconds between operations.")
+@click.option("--admin", metavar="HOST:PORT", help="For --churn: the server's door for operators.")
+@click.option("--registry", "url", envvar="LORADECK_REGISTRY", metavar="URL", help="For --churn: its registry.")
+def load(duration: float, slo: tuple[str, ...], csv_path: str | None, **options: Any) -> None:
     """Load a server in an open loop (--rate, --rates, --trace) or a closed one (--concurrency)."""
     from rich.console import Console
 
-    from loradeck_bench.extra import PAGES, require
-    from loradeck_bench.load.plan import LoadPlan
-    from loradeck_bench.load.run import describe
-    from loradeck_bench.load.shape.profile import RateProfile
-    from loradeck_bench.load.shape.trace import read_trace
-    from loradeck_bench.output import ensure_writable, write_json
+    from loradeck_bench.load.figures.flat import write_csv
+    from loradeck_bench.load.figures.objective import Objective
+    from loradeck_bench.output import ensure_writable, open_for_writing, write_json
     from loradeck_bench.tables import load_table
 
-    if sum(shape is not None for shape in (rate, rates, trace, concurrency)) != 1:
-        raise click.UsageError("give one of --rate, --rates, --trace and --concurrency")
+    if options["churn"] and not (options["admin"] and options["url"]):
+        raise click.UsageError("--churn needs --admin and --registry")
+    console = Console(stderr=options["json_path"] == "-")
     subjects = read_subjects(options)
-    if html_path:
-        require(PAGES)
-    json_path = options["json_path"]
-    ensure_writable(json_path, records_path, html_path)
-    plan = LoadPlan(
-        subjects,
-        duration,
-        rate,
-        concurrency,
-        RateProfile.parse(rates, duration) if rates is not None else None,
-        read_trace(trace, speed, token_scale) if trace is not None else None,
-        options["arrivals"],
-        options["popularity"],
-        options["seed"],
-        max_in_flight,
-        options["warm_up"],
-    )
-    console = Console(stderr=json_path == "-")
-    summary = asyncio.run(_load(options["address"], plan, options["timeout"], records_path))
-    summary["description"] = describe(summary)
+    plan = read_plan(options, subjects, duration)
+    session = read_session(options, subjects, Objective.parse(slo) if slo else None, console)
+    json_path, html_path = options["json_path"], options["html_path"]
+    ensure_writable(json_path, options["records_path"], html_path, csv_path)
+    summary = run_load_test(_load(session, plan, options, console))
     if json_path:
         write_json(summary, json_path)
+    if csv_path:
+        with open_for_writing(csv_path) as out:
+            write_csv(summary, out)
     if html_path:
-        _page(summary, Path(html_path))
+        from loradeck_bench.report.load_page import write_load_page
+
+        write_load_page({"load": summary}, "Load test", Path(html_path))
     console.print(load_table(summary))
-    shares = ", ".join(f"{name} {share:.3f}" for name, share in summary["shares"].items())
-    console.print(f"shares: {shares}", highlight=False)
-    for reason, number in summary["errors"].items():
-        console.print(f"{number} failed: {reason}", highlight=False)
-    if summary["trace"] and summary["trace"]["skipped_rows"]:
-        console.print(f"{summary['trace']['skipped_rows']} bad rows of the trace skipped", highlight=False)
-    if summary["client_was_busy"]:
-        console.print("this client was late (delay p99 above 20 ms): it may be the bottleneck, not the server")
+    for line in _remarks(summary):
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
     if summary.get("unfinished"):
         click.echo(f"error: {summary['unfinished']}; the figures are of what was sent", err=True)
-        sys.exit(130)
+        sys.exit(130 if summary["unfinished"].startswith("interrupted") else 1)
+    if not summary["ok"]:
+        click.echo("error: no request was answered", err=True)
+        sys.exit(1)
 
 
-def read_subjects(options: dict[str, Any]) -> "dict[str, Subject]":
-    """Whom `subject_options` name, with their rows. Raises UsageError without anybody."""
-    from loradeck_bench.load.subjects import subjects
-
-    if not options["adapters"] and not options["with_base"]:
-        raise click.UsageError("name at least one --adapter, or --base")
-    asked = [*options["adapters"], *([""] if options["with_base"] else [])]
-    return subjects(asked, options["task"], options["data"], options["max_tokens"])
-
-
-async def _load(address: str, plan: "LoadPlan", seconds: float, records_path: str | None) -> dict[str, Any]:
-    from contextlib import nullcontext
-
-    from loradeck_bench.asking import Asker, connect
+async def _load(session: "Session", plan: "LoadPlan", options: dict[str, Any], console: "Console") -> dict[str, Any]:
+    from loradeck_bench.load.churn import Churn
+    from loradeck_bench.load.live import live_view
     from loradeck_bench.load.record import write_record
-    from loradeck_bench.load.run import run_load
     from loradeck_bench.output import open_for_writing
+    from loradeck_client import AsyncAdminClient
+    from loradeck_registry.registry import Registry
 
-    async with connect(address) as client:
-        with open_for_writing(records_path) if records_path else nullcontext() as out:
-            summary, _ = await run_load(
-                Asker(client, plan.subjects, seconds),
-                plan,
-                (lambda record: write_record(record, out)) if out else (lambda record: None),
-            )
-    return summary
+    path = options["records_path"]
+    async with AsyncExitStack() as stack:
+        churn = None
+        if options["churn"]:
+            operator = await stack.enter_async_context(AsyncAdminClient(options["admin"]))
+            registry = Registry.open(options["url"])
+            churn = Churn.of(registry, operator, list(plan.subjects), options["churn"], options["churn_every"])
+        out = stack.enter_context(open_for_writing(path) if path else nullcontext())
+        view = stack.enter_context(live_view(console, plan, "Load"))
+
+        def seen(record: "RequestRecord") -> None:
+            if out:
+                write_record(record, out)
+            if view:
+                view.seen(record)
+
+        sent = await session.send(plan, seen, churn)
+    return session.summary(plan, sent, churn)
 
 
-def _page(summary: dict[str, Any], path: Path) -> None:
-    from datetime import datetime
-
-    from loradeck_bench.machine import machine, versions
-    from loradeck_bench.report.html import render
-
-    report = {
-        "title": "loradeck load test",
-        "created": f"{datetime.now():%Y-%m-%d %H:%M}",
-        "machine": machine(),
-        "versions": versions(),
-        "load": summary,
-    }
-    path.write_text(render(report), encoding="utf-8")
+def _remarks(summary: dict[str, Any]) -> list[str]:
+    """What the table does not say, a line each."""
+    lines = ["shares: " + ", ".join(f"{name} {share:.3f}" for name, share in summary["shares"].items())]
+    fair = summary["fairness"]
+    if fair["worst"] is not None:
+        jain = ", ".join(
+            f"of {what} {fair[f'jain_{what}']:.3f}"
+            for what in ("answered", "slowdown", "attained")
+            if fair.get(f"jain_{what}") is not None
+        )
+        slow = fair["worst"]["slowdown"]
+        times = "" if slow is None else f", {slow:.2f} times the mean latency of its task"
+        worst = f"{fair['worst']['adapter']} ({fair['worst']['answered']:.1%} answered{times})"
+        lines.append(f"fairness (Jain's index): {jain}; worst off: {worst}")
+    if "objective" in summary:
+        bounds = ", ".join(f"{name} {bound:g} ms" for name, bound in summary["objective"]["bounds_ms"].items())
+        lines.append(
+            f"goodput: {summary['goodput_per_second']:.2f} requests/s within {bounds} ({summary['attained']:.1%})"
+        )
+    quality = summary.get("quality")
+    for name, figures in (quality or {}).get("per_revision", {}).items():
+        metric = quality["headline"][figures["task"]]
+        low, high = figures["intervals"].get(metric, (None, None))
+        bounds = "" if low is None else f", {low:.3f} to {high:.3f}"
+        lines.append(f"quality of {name}: {metric} {figures[metric]:.3f}{bounds} ({figures['answers']} answers)")
+    lines += [f"{number} failed: {reason}" for reason, number in summary["errors"].items()]
+    if summary["trace"] and summary["trace"]["skipped_rows"]:
+        lines.append(f"{summary['trace']['skipped_rows']} bad rows of the trace skipped")
+    if churn := summary.get("churn"):
+        counts = ", ".join(f"{number} {what}" for what, number in churn["counts"].items()) or "nothing done"
+        lines.append(
+            f"churn: {counts}, {churn['failed_operations']} failed; {churn['wrong_revision']} of "
+            f"{churn['replies_checked']} replies by a wrong revision, {churn['different_answers']} of "
+            f"{churn['copies_compared']} of a copy unlike those of the first revision"
+        )
+    return [*lines, summary["client"]["verdict"]]

@@ -16,9 +16,14 @@ import click
     "--ladder-rows", type=click.IntRange(16, 1800), default=192, show_default=True, help="For LoRA against full."
 )
 @click.option(
+    "--batch-size", "batch_sizes", multiple=True, type=click.IntRange(1, 512), default=(4, 16), show_default=True,
+    help="For LoRA against full; repeat.",
+)  # fmt: skip
+@click.option("--methods-only", is_flag=True, help="Only LoRA against full and what is stored, no plain trainer.")
+@click.option(
     "--keep", type=click.Path(path_type=Path, file_okay=False), help="Keep the children's folders and logs here."
 )
-def command(json_path: str | None, keep: Path | None, **sizes: Any) -> None:
+def command(json_path: str | None, keep: Path | None, methods_only: bool, **sizes: Any) -> None:
     """Training speed, memory and loss against a plain Trainer with PEFT; LoRA against full.
 
     Batches of 16 in bf16 on the project's question answering set; about eight minutes on two cores.
@@ -27,7 +32,7 @@ def command(json_path: str | None, keep: Path | None, **sizes: Any) -> None:
 
     from loradeck_bench.extra import TRAINING, require
     from loradeck_bench.output import ensure_writable, write_json
-    from loradeck_bench.training.compare import TrainPlan, measure_training
+    from loradeck_bench.training.compare import TrainPlan, measure_methods, measure_training
     from loradeck_bench.training.tables import training_tables
 
     require(TRAINING)
@@ -38,7 +43,8 @@ def command(json_path: str | None, keep: Path | None, **sizes: Any) -> None:
         said.print(line, highlight=False)
 
     with tempfile.TemporaryDirectory(prefix="loradeck-bench-train-") as temporary:
-        result = measure_training(TrainPlan(**sizes), keep or Path(temporary), say)
+        measure = measure_methods if methods_only else measure_training
+        result = measure(TrainPlan(**sizes), keep or Path(temporary), say)
     if json_path:
         write_json(result, json_path)
     console = Console(stderr=json_path == "-")

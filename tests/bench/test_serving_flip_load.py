@@ -11,13 +11,13 @@ import pytest
 
 import loradeck.adapters.v1 as adapters
 import loradeck.inference.v1 as inference
-from loradeck_bench.asking import connect
+from loradeck_bench.asking import Asker, connect
 from loradeck_bench.load.generator import LoadRun
 from loradeck_bench.load.plan import LoadPlan
 from loradeck_bench.serving.adapters import publish_random
-from loradeck_bench.serving.asking import PromptAsker, prompt_subjects
 from loradeck_bench.serving.flip_account import account
 from loradeck_bench.serving.flips import FlipPlan, choose_prompts, flip_under_load
+from loradeck_bench.serving.prompts import prompt_subjects
 from loradeck_client import AsyncAdminClient
 from loradeck_pocket import BASE
 from loradeck_registry.bases import resolve_base
@@ -105,10 +105,10 @@ async def measure(folder: Path, **fault: bool) -> dict[str, Any]:
     try:
         async with connect(address) as client, AsyncAdminClient(address) as operator:
             every = prompt_subjects(["", "a@1", "a@2", "b@1", "b@2"], ["x", "y"], 8)
-            prompts, golden = await choose_prompts(PromptAsker(client, every), every, 2)
+            prompts, golden = await choose_prompts(Asker(client, every), every, 2)
             subjects = prompt_subjects(["", "a@prod", "b@prod"], prompts, 8)
             load = LoadPlan(subjects, 60.0, rate=30.0, arrivals="constant", popularity="round_robin")
-            run = LoadRun(PromptAsker(client, subjects))
+            run = LoadRun(Asker(client, subjects))
             flipping = await flip_under_load(run, load, registry, operator, revisions, PLAN, lambda text: None)
     finally:
         following.cancel()

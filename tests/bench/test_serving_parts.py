@@ -15,11 +15,10 @@ from tokenizers import Tokenizer
 from loradeck_bench.load.plan import LoadPlan
 from loradeck_bench.load.record import RequestRecord
 from loradeck_bench.serving.adapters import publish_random, write_random
-from loradeck_bench.serving.asking import prompt_subjects
 from loradeck_bench.serving.cliff import cliff_ratio, cliff_row, find_saturation
 from loradeck_bench.serving.flips import choose_prompts
 from loradeck_bench.serving.multilora import MultiloraPlan, command, figures
-from loradeck_bench.serving.prompts import make_prompts
+from loradeck_bench.serving.prompts import make_prompts, prompt_subjects
 from loradeck_bench.serving.tables import cliff_table, flips_table, multilora_table
 from loradeck_cli.bench import command as bench
 from loradeck_pocket import BASE

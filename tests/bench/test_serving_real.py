@@ -5,11 +5,11 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
+from loradeck_bench.loop import run_fast
 from loradeck_bench.serving import classify, cliff, flips
 from loradeck_bench.serving.frontend import FrontendPlan, measure_frontend
 from loradeck_bench.serving.multilora import MultiloraPlan, measure_multilora
 from loradeck_bench.serving.prompts import make_prompts
-from loradeck_bench.serving.rounds import run_fast
 from loradeck_bench.serving.stage import stage
 from loradeck_pocket import BASE
 from loradeck_tasks.defaults import default_task

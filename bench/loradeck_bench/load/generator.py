@@ -11,6 +11,8 @@ from loradeck_registry.errors import Kind, LoradeckError
 
 PAUSE = 0.1
 """Seconds that a worker of a closed loop waits after an unreachable server, so that it does not spin."""
+GONE_SECONDS = 10.0
+"""A server that could not be reached for so long, and answered nothing meanwhile, is gone: nothing more is sent."""
 
 Ask = Callable[[RequestRecord, Callable[[], float]], Awaitable[None]]
 """Sends one request and fills in the record (all but `intended`, `end`, `status`, `reason`); the second argument is the
@@ -25,8 +27,11 @@ class LoadRun:
     on_record: Callable[[RequestRecord], None] = lambda record: None
     records: list[RequestRecord] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
-
+    """When the clock of the run reads 0, on the clock of `time.monotonic`."""
     stopping: bool = False
+    gone_after: float | None = None
+    """When the server was last there, if it went away for good; else None."""
+    _away_since: float | None = None
 
     def stop(self) -> None:
         """Send nothing more; what is under way comes to its end."""
@@ -36,13 +41,16 @@ class LoadRun:
         """Seconds since the start."""
         return time.monotonic() - self.started
 
-    async def open_loop(self, planned: Sequence[RequestRecord], *, max_in_flight: int | None = None) -> None:
+    async def open_loop(
+        self, planned: Sequence[RequestRecord], *, max_in_flight: int | None = None, begin: float | None = None
+    ) -> None:
         """Send every planned request at its intended time, whatever the server does.
 
         With `max_in_flight` at most that many are under way, as in a client with a limited pool: the others wait, and
-        their waiting counts into latency and is shown as delay. Returns when all have ended.
+        their waiting counts into latency and is shown as delay. The clock starts at `begin` (now, if None), which
+        clients in several processes share. Returns when all have ended.
         """
-        self.started = time.monotonic()
+        self.started = time.monotonic() if begin is None else begin
         places = asyncio.Semaphore(max_in_flight) if max_in_flight else contextlib.nullcontext()
         running: set[asyncio.Task[None]] = set()
         try:
@@ -58,9 +66,13 @@ class LoadRun:
         finally:
             await _cancel(running)
 
-    async def closed_loop(self, planned: Iterator[RequestRecord], *, concurrency: int, duration: float) -> None:
-        """Keep `concurrency` requests under way until `duration` has passed or `planned` ends; then let them end."""
-        self.started = time.monotonic()
+    async def closed_loop(
+        self, planned: Iterator[RequestRecord], *, concurrency: int, duration: float, begin: float | None = None
+    ) -> None:
+        """Keep `concurrency` requests under way until `duration` has passed or `planned` ends; then let them end.
+        `begin` as in `open_loop`."""
+        self.started = time.monotonic() if begin is None else begin
+        await asyncio.sleep(max(0.0, -self.now()))
         workers = {asyncio.create_task(self._worker(planned, duration)) for _ in range(concurrency)}
         try:
             await asyncio.gather(*workers)
@@ -91,7 +103,19 @@ class LoadRun:
             if record.status != "unfinished":
                 record.end = self.now()
             self.records.append(record)
+            self._notice(record)
             self.on_record(record)
+
+    def _notice(self, record: RequestRecord) -> None:
+        """Stop once the server has been away for GONE_SECONDS; a restart meanwhile is part of the measurement."""
+        if record.status != Kind.UNAVAILABLE.value:
+            if record.ok:
+                self._away_since = None
+        elif self._away_since is None:
+            self._away_since = self.now()
+        elif self.now() - self._away_since > GONE_SECONDS:
+            self.gone_after = self._away_since
+            self.stop()
 
 
 async def _cancel(tasks: set[asyncio.Task[None]]) -> None:

@@ -2,11 +2,12 @@
 
 import asyncio
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from loradeck_bench.load.figures.objective import Objective
+from loradeck_bench.load.record import RequestRecord
 from loradeck_bench.load.saturation import Trial
 
 
@@ -30,21 +31,25 @@ async def search(
     most: int = 20,
     lowest: float = 0.0,
     seen: Callable[[Tried], None] = lambda tried: None,
+    more: Callable[[Sequence[RequestRecord]], Mapping[str, Any]] = lambda records: {},
 ) -> dict[str, Any]:
     """The highest rate that holds `objective`: doubled from `start` (halved if it fails there) until it is bracketed,
     then bisected on a logarithmic scale down to `precision`, then confirmed with other arrivals; if that fails, the
     next lower rate that held is confirmed in its place.
 
-    `rate` is None if none held in `most` trials, or down to `lowest`. `bracketed` says whether a higher rate was seen
-    to fail. A cancelled search returns what it tried, with `unfinished`.
+    `more` adds to what is said of a trial. `rate` is None if none held in `most` trials, or down to `lowest`.
+    `bracketed` says whether a higher rate was seen to fail. A cancelled search returns what it tried, with
+    `unfinished`.
     """
     trials: list[Tried] = []
+    told: list[dict[str, Any]] = []
 
     async def held(rate: float) -> bool:
         records = await trial(rate, seed + len(trials))
         share = objective.attained(records)
         tried = Tried(rate, len(records), share, share >= objective.attainment)
         trials.append(tried)
+        told.append(asdict(tried) | dict(more(records)))
         seen(tried)
         return tried.held
 
@@ -71,7 +76,7 @@ async def search(
         "goodput_per_second": confirmed * trials[-1].attained if confirmed else None,
         "bracketed": bad is not None,
         "precision": precision,
-        "trials": [asdict(tried) for tried in trials],
+        "trials": told,
         **unfinished,
     }
 

@@ -31,6 +31,8 @@ class Subject:
     template: str | None = None
     """`generate` only: how the fields of a row become a message to a base; None sends the one field as it is. An
     adapter has a template of its own."""
+    raw: bool = False
+    """`generate` only: the `prompt` of a row is sent as it is, past any template."""
 
     @property
     def limit(self) -> int:

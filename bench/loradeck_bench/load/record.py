@@ -106,7 +106,8 @@ class RequestRecord:
         return asdict(self) | derived
 
 
-def write_record(record: RequestRecord, out: TextIO) -> None:
-    """Append one line and flush it, so that a broken run keeps what it measured."""
-    out.write(json.dumps(record.to_json(), ensure_ascii=False) + "\n")
+def write_record(record: RequestRecord, out: TextIO, **more: Any) -> None:
+    """Append one line and flush it, so that a broken run keeps what it measured; `more` says which part of a longer
+    test the request belongs to."""
+    out.write(json.dumps(more | record.to_json(), ensure_ascii=False) + "\n")
     out.flush()

@@ -1,17 +1,30 @@
 """Runs a load test: warm-up, the load itself, and its summary."""
 
 import asyncio
-from collections.abc import Callable
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
+from loradeck_bench.load.figures.objective import Objective
 from loradeck_bench.load.figures.over_time import over_time
 from loradeck_bench.load.figures.summary import summarise
 from loradeck_bench.load.generator import Ask, LoadRun
 from loradeck_bench.load.plan import LoadPlan
 from loradeck_bench.load.record import RequestRecord
+from loradeck_bench.load.vitals import Vitals, client_of, watched
 
-BUSY_CLIENT_MS = 20.0
-"""A client delay p99 above this says that the client, not the server, may be what was measured."""
+
+@dataclass(frozen=True)
+class Sent:
+    """What came of sending a plan: records in the order in which they ended, vitals of each client process, and why it
+    was broken off, if it was."""
+
+    records: list[RequestRecord]
+    vitals: list[Vitals]
+    unfinished: str | None = None
 
 
 async def warm_up(ask: Ask, plan: LoadPlan) -> None:
@@ -23,30 +36,86 @@ async def warm_up(ask: Ask, plan: LoadPlan) -> None:
             await ask(record, lambda: 0.0)
 
 
+Beside = Callable[[Callable[[], float]], Awaitable[None]]
+"""What goes on while a load runs, until it is cancelled at its end; it gets the run's clock."""
+
+
+@asynccontextmanager
+async def alongside(beside: Beside | None, begin: float) -> AsyncIterator[None]:
+    """Have `beside` go on while the block runs; the run's clock starts at `begin` on `time.monotonic`."""
+    if beside is None:
+        yield
+        return
+    going = asyncio.ensure_future(beside(lambda: time.monotonic() - begin))
+    try:
+        yield
+    finally:
+        going.cancel()
+        await asyncio.gather(going, return_exceptions=True)
+
+
+async def send(
+    ask: Ask,
+    plan: LoadPlan,
+    on_record: Callable[[RequestRecord], None] = lambda record: None,
+    *,
+    beside: Beside | None = None,
+    begin: float | None = None,
+    part: int = 0,
+    parts: int = 1,
+) -> Sent:
+    """Send `plan` without warm-up from this process, or every `parts`-th request of it from the `part`-th on.
+
+    The clock starts at `begin` on `time.monotonic` (now, if None). A cancelled run returns what it measured.
+    """
+    begin = time.monotonic() if begin is None else begin
+    run = LoadRun(ask, on_record, started=begin)
+    unfinished: str | None = None
+    async with watched() as vitals, alongside(beside, begin):
+        try:
+            if plan.concurrency is None:
+                limit = _share(plan.max_in_flight, part, parts)
+                await run.open_loop(plan.scheduled()[part::parts], max_in_flight=limit, begin=begin)
+            else:
+                planned = islice(plan.requests(run.now), part, None, parts)
+                concurrency = _share(plan.concurrency, part, parts) or 1
+                await run.closed_loop(planned, concurrency=concurrency, duration=plan.duration, begin=begin)
+        except asyncio.CancelledError:
+            unfinished = f"interrupted after {max(0.0, run.now()):.1f} of {plan.duration:g} s"
+    if run.gone_after is not None:
+        unfinished = f"the server went away after {run.gone_after:.1f} of {plan.duration:g} s"
+    return Sent(run.records, [vitals], unfinished)
+
+
+def _share(whole: int | None, part: int, parts: int) -> int | None:
+    """The `part`-th of `parts` nearly equal shares, at least 1."""
+    return None if whole is None else max(1, whole // parts + (part < whole % parts))
+
+
 async def run_load(
-    ask: Ask, plan: LoadPlan, on_record: Callable[[RequestRecord], None] = lambda record: None
+    ask: Ask,
+    plan: LoadPlan,
+    on_record: Callable[[RequestRecord], None] = lambda record: None,
+    objective: Objective | None = None,
 ) -> tuple[dict[str, Any], list[RequestRecord]]:
-    """Run `plan`; returns the summary in the form of report files, and the records.
+    """Warm up and send `plan` from this process; returns the summary in the form of report files, and the records.
 
     A cancelled run returns what it measured, with `unfinished` in the summary.
     """
     await warm_up(ask, plan)
-    run = LoadRun(ask, on_record)
-    unfinished: str | None = None
-    try:
-        if plan.concurrency is None:
-            await run.open_loop(plan.scheduled(), max_in_flight=plan.max_in_flight)
-        else:
-            await run.closed_loop(plan.requests(run.now), concurrency=plan.concurrency, duration=plan.duration)
-    except asyncio.CancelledError:
-        unfinished = f"interrupted after {run.now():.1f} of {plan.duration:g} s"
-    summary: dict[str, Any] = {**plan.describe(), **summarise(run.records)}
-    summary["over_time"] = over_time(run.records, plan.duration)
-    delay = summary["schedule_delay_ms"]
-    summary["client_was_busy"] = bool(delay and plan.max_in_flight is None and delay["p99"] > BUSY_CLIENT_MS)
-    if unfinished:
-        summary["unfinished"] = unfinished
-    return summary, run.records
+    sent = await send(ask, plan, on_record)
+    return summary_of(plan, sent, objective), sent.records
+
+
+def summary_of(plan: LoadPlan, sent: Sent, objective: Objective | None = None) -> dict[str, Any]:
+    """All figures of what was sent, in the form of report files."""
+    summary: dict[str, Any] = {**plan.describe(), **summarise(sent.records, objective)}
+    summary["over_time"] = over_time(sent.records, plan.duration, objective=objective)
+    summary["client"] = client_of(sent.records, sent.vitals, limited=plan.max_in_flight is not None)
+    if sent.unfinished:
+        summary["unfinished"] = sent.unfinished
+    summary["description"] = describe(summary)
+    return summary
 
 
 def describe(summary: dict[str, Any]) -> str:

@@ -1,7 +1,8 @@
 """Step sweep: raise the rate until the server no longer keeps up, and say by which sign that was seen."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
@@ -30,8 +31,11 @@ class Step:
     failed: int
     answered_per_second: float
     waiting: int
-    latency_ms: dict[str, float] | None
-    ttft_ms: dict[str, float] | None
+    latency_ms: dict[str, Any] | None
+    ttft_ms: dict[str, Any] | None
+    tpot_ms: dict[str, Any] | None
+    output_tokens_per_second: float
+    errors: dict[str, int]
     saturated: str
     """Why the server counts as saturated; empty if it does not."""
 
@@ -57,14 +61,23 @@ def judge_step(records: Sequence[RequestRecord], rate: float, seconds: float) ->
         half[1],
         spread(record.latency for record in answered),
         spread(record.ttft for record in answered),
+        spread(record.tpot for record in answered),
+        sum(record.output_tokens for record in answered if record.end is not None and record.end <= seconds) / seconds,
+        dict(Counter(record.reason or record.status for record in records if not record.ok)),
         reason,
     )
 
 
 async def sweep(
-    trial: Trial, rates: Sequence[float], seconds: float, seed: int, seen: Callable[[Step], None] = lambda step: None
+    trial: Trial,
+    rates: Sequence[float],
+    seconds: float,
+    seed: int,
+    seen: Callable[[Step], None] = lambda step: None,
+    more: Callable[[Sequence[RequestRecord]], Mapping[str, Any]] = lambda records: {},
 ) -> dict[str, Any]:
-    """Steps through rising `rates` up to the first that saturates the server; `seen` gets each as it ends.
+    """Steps through rising `rates` up to the first that saturates the server; `seen` gets each as it ends, and `more`
+    adds to what is said of it.
 
     `sustained_rate` is the last rate that it kept up with (None if none), `saturated_rate` the first that it did not
     (None if none), `peak_per_second` the most that it answered. A cancelled sweep returns its whole steps, with
@@ -73,20 +86,23 @@ async def sweep(
     if any(later <= earlier for earlier, later in pairwise(rates)):
         raise InvalidError("the rates of a sweep must rise", reason="BAD_RATE", field="rates")
     steps: list[Step] = []
+    told: list[dict[str, Any]] = []
     unfinished: dict[str, str] = {}
     for number, rate in enumerate(rates):
         try:
-            step = judge_step(await trial(rate, seed + number), rate, seconds)
+            records = await trial(rate, seed + number)
         except asyncio.CancelledError:
             unfinished = {"unfinished": f"interrupted after {len(steps)} steps"}
             break
+        step = judge_step(records, rate, seconds)
         steps.append(step)
+        told.append(asdict(step) | dict(more(records)))
         seen(step)
         if step.saturated:
             break
     kept = [step.rate for step in steps if not step.saturated]
     return {
-        "steps": [asdict(step) for step in steps],
+        "steps": told,
         "step_seconds": seconds,
         "sustained_rate": kept[-1] if kept else None,
         "saturated_rate": steps[-1].rate if steps and steps[-1].saturated else None,

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from loradeck_bench.load.figures.spread import spread
+from loradeck_bench.load.record import RequestRecord
 
 TICK = 0.02
 """Seconds between two looks at the event loop."""
@@ -50,14 +51,15 @@ async def _watch(lags: list[float]) -> None:
         lags.append(max(0.0, time.monotonic() - due))
 
 
-def judge(vitals: Sequence[Vitals], delay_p99_ms: float | None, limited: bool) -> dict[str, Any]:
-    """`client` of report files: what its processes took, and a verdict.
+def client_of(records: Sequence[RequestRecord], vitals: Sequence[Vitals], *, limited: bool = False) -> dict[str, Any]:
+    """`client` of report files: what its processes took, how late requests were sent, and a verdict.
 
-    `delay_p99_ms` is how late requests were sent. It does not count where the client pool was `limited` on purpose.
+    Late sends do not count where the client's pool was `limited` on purpose.
     """
+    delay = spread((record.delay for record in records), bounded=False)
     lag = spread((lag for one in vitals for lag in one.lags), bounded=False)
     shares = [one.cpu_seconds / one.wall_seconds if one.wall_seconds else 0.0 for one in vitals]
-    late = None if limited else delay_p99_ms
+    late = None if limited or delay is None else delay["p99"]
     signs = [
         *([f"requests were sent {late:.0f} ms late (p99)"] if late is not None and late > LATE_MS else []),
         *([f"its event loop ran {lag['p99']:.0f} ms late (p99)"] if lag and lag["p99"] > LATE_MS else []),

@@ -19,8 +19,8 @@ TITLES = {
 }
 
 
-def render(report: Mapping[str, Any]) -> str:
-    """The HTML of a report. Sections whose key is absent are left out, so a broken run still shows what it measured."""
+def pages() -> Environment:
+    """The templates of all pages, with the filters that they use."""
     environment = Environment(
         loader=PackageLoader("loradeck_bench"),
         autoescape=True,
@@ -29,8 +29,15 @@ def render(report: Mapping[str, Any]) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"fixed": fixed, "bytes": size, "duration": duration}
-    return environment.get_template("report.html").render(
-        report=report, figures=figures(report), titles=TITLES, names=NAMES, models=MODELS
+    return environment
+
+
+def render(report: Mapping[str, Any]) -> str:
+    """The HTML of a report. Sections whose key is absent are left out, so a broken run still shows what it measured."""
+    return (
+        pages()
+        .get_template("report.html")
+        .render(report=report, figures=figures(report), titles=TITLES, names=NAMES, models=MODELS)
     )
 
 

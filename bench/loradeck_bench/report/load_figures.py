@@ -14,13 +14,14 @@ _MARKS = ("p50", "p90", "p99")
 
 @styled
 def latency_bars(per_adapter: Mapping[str, Mapping[str, Any]]) -> str | None:
-    """Percentiles per adapter: latency, and for streamed answers time to first token and time per token."""
+    """Percentiles per adapter: latency, and for streamed answers time to first token, per token and between tokens."""
     panes_of = [
         (title, {name: figures[key] for name, figures in per_adapter.items() if figures.get(key)})
         for key, title in (
             ("latency_ms", "end to end, ms"),
             ("ttft_ms", "first token, ms"),
             ("tpot_ms", "per token, ms"),
+            ("itl_ms", "between tokens, ms"),
         )
     ]
     panes_of = [(title, spreads) for title, spreads in panes_of if spreads]
@@ -30,7 +31,12 @@ def latency_bars(per_adapter: Mapping[str, Mapping[str, Any]]) -> str | None:
     for pane, (title, spreads) in zip(panes, panes_of, strict=True):
         for position, (mark, colour) in enumerate(zip(_MARKS, ("#a9c4e2", "#5f92cb", "#1f4e86"), strict=True)):
             places = np.arange(len(spreads)) + (position - 1) * 0.27
-            pane.bar(places, [spread[mark] for spread in spreads.values()], 0.25, color=colour, label=mark)
+            values = [spread[mark] for spread in spreads.values()]
+            bounds = [spread.get("intervals", {}).get(mark, (spread[mark],) * 2) for spread in spreads.values()]
+            pairs = zip(values, bounds, strict=True)
+            whiskers = np.array([[max(0.0, v - low), max(0.0, high - v)] for v, (low, high) in pairs]).T
+            style = {"elinewidth": 0.7, "ecolor": "#5b6770"}
+            pane.bar(places, values, 0.25, color=colour, label=mark, yerr=whiskers, capsize=1.5, error_kw=style)
         pane.set_xticks(range(len(spreads)), list(spreads), rotation=20, ha="right")
         pane.set_title(title)
     panes[0].legend(ncols=3, loc="upper left")

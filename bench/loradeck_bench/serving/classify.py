@@ -13,9 +13,10 @@ from typing import Any
 from rich.console import Console
 
 from loradeck_bench.asking import connect
+from loradeck_bench.loop import run_fast
 from loradeck_bench.serving.adapters import label_task
 from loradeck_bench.serving.prompts import Prompt, make_prompts
-from loradeck_bench.serving.rounds import interval, median, ratios, run_fast, turns
+from loradeck_bench.serving.rounds import interval, median, ratios, turns
 from loradeck_bench.serving.stage import Stage, circumstances, stage
 from loradeck_client import AsyncClient, Sampling
 from loradeck_registry.errors import PreconditionError

@@ -10,16 +10,16 @@ from typing import Any
 
 from rich.console import Console
 
-from loradeck_bench.asking import connect
+from loradeck_bench.asking import Asker, connect
 from loradeck_bench.load.figures.spread import spread
 from loradeck_bench.load.figures.summary import summarise
 from loradeck_bench.load.generator import Ask, LoadRun
 from loradeck_bench.load.plan import LoadPlan
 from loradeck_bench.load.record import RequestRecord
 from loradeck_bench.load.run import warm_up
-from loradeck_bench.serving.asking import PromptAsker, prompt_subjects
-from loradeck_bench.serving.prompts import make_prompts
-from loradeck_bench.serving.rounds import run_fast, turns
+from loradeck_bench.loop import run_fast
+from loradeck_bench.serving.prompts import make_prompts, prompt_subjects
+from loradeck_bench.serving.rounds import turns
 from loradeck_bench.serving.stage import Stage, circumstances, stage
 from loradeck_client import AsyncClient, Sampling
 from loradeck_registry.errors import PreconditionError
@@ -92,7 +92,7 @@ async def measure_on_server(
         async def saturation(adapters: int) -> float:
             subjects = prompt_subjects(names[:adapters], prompts, plan.max_tokens)
             load = LoadPlan(subjects, plan.saturation_seconds, concurrency=plan.concurrency, warm_up=0)
-            found = await find_saturation(PromptAsker(client, subjects), load)
+            found = await find_saturation(Asker(client, subjects), load)
             say(f"{adapters} adapters: saturation {found:.1f} requests/s")
             return found
 
@@ -104,7 +104,7 @@ async def measure_on_server(
         for number, multiple in turns(plan.stretches, plan.multiples, warm_up=False):
             subjects = prompt_subjects(names[: multiple * plan.slots], prompts, plan.max_tokens)
             load = LoadPlan(subjects, plan.seconds / plan.stretches, rate=rate, popularity="uniform", seed=number)
-            run = LoadRun(PromptAsker(client, subjects))
+            run = LoadRun(Asker(client, subjects))
             await run.open_loop(load.scheduled())
             records[multiple] += run.records
         rows = [cliff_row(found, multiple * plan.slots, plan.slots, rate) for multiple, found in records.items()]

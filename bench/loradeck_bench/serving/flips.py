@@ -10,16 +10,16 @@ from typing import Any
 
 from rich.console import Console
 
-from loradeck_bench.asking import connect
+from loradeck_bench.asking import Asker, connect
+from loradeck_bench.load.flips import Flip
 from loradeck_bench.load.generator import Ask, LoadRun
 from loradeck_bench.load.plan import LoadPlan, Subject
 from loradeck_bench.load.record import RequestRecord
 from loradeck_bench.load.run import warm_up
-from loradeck_bench.serving.asking import PromptAsker, prompt_subjects
+from loradeck_bench.loop import run_fast
 from loradeck_bench.serving.cliff import find_saturation
-from loradeck_bench.serving.flip_account import Flip, Flipping, Span, account
-from loradeck_bench.serving.prompts import make_prompts
-from loradeck_bench.serving.rounds import run_fast
+from loradeck_bench.serving.flip_account import Flipping, Span, account
+from loradeck_bench.serving.prompts import make_prompts, prompt_subjects
 from loradeck_bench.serving.stage import Stage, circumstances, stage
 from loradeck_client import AliasFlip, AsyncAdminClient
 from loradeck_registry.errors import PreconditionError
@@ -105,10 +105,10 @@ async def measure_on_server(
             candidates = [prompt.text for prompt in made]
             exact = [f"{name}@{revision.number}" for name, pair in revisions.items() for revision in pair]
             every = prompt_subjects(["", *exact], candidates, TOKENS)
-            prompts, golden = await choose_prompts(PromptAsker(client, every), every, plan.prompts)
+            prompts, golden = await choose_prompts(Asker(client, every), every, plan.prompts)
         with progress.step(STEPS[3]):
             subjects = prompt_subjects(["", *(f"{name}@{ALIAS}" for name in revisions)], prompts, TOKENS)
-            ask = PromptAsker(client, subjects)
+            ask = Asker(client, subjects)
             closed = LoadPlan(subjects, plan.saturation_seconds, concurrency=32, popularity="round_robin")
             saturation = await find_saturation(ask, closed)
             rate = plan.share * saturation

@@ -13,10 +13,11 @@ from rich.console import Console
 
 from loradeck_bench.asking import connect
 from loradeck_bench.extra import ENGINE, require
+from loradeck_bench.loop import run_fast
 from loradeck_bench.serving.arms import Arm, GrpcArm, HttpArm, PipeArm, Round, Work
 from loradeck_bench.serving.engines import engine_child, http_server, idle_cores
 from loradeck_bench.serving.prompts import Prompt, make_prompts
-from loradeck_bench.serving.rounds import interval, median, ratios, run_fast, turns
+from loradeck_bench.serving.rounds import interval, median, ratios, turns
 from loradeck_bench.serving.stage import Stage, circumstances, stage
 from loradeck_registry.errors import PreconditionError
 

@@ -1,8 +1,10 @@
 """Prompts of an exact number of tokens, cut from the project's own test set of questions and contexts."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from loradeck_bench.load.plan import Subject
 from loradeck_pocket import QUESTION_ANSWERING
 from loradeck_registry.errors import PreconditionError
 
@@ -43,3 +45,9 @@ def make_prompts(base: Path, count: int, tokens: int) -> list[Prompt]:
         if len(found) == count:
             return list(found.values())
     raise PreconditionError(f"the test set yields {len(found)} texts of {tokens} tokens, {count} are needed")
+
+
+def prompt_subjects(references: Sequence[str], prompts: Sequence[str], max_tokens: int) -> dict[str, Subject]:
+    """Subjects that all get the same raw prompts; an empty reference is the base."""
+    rows = tuple({"prompt": prompt} for prompt in prompts)
+    return {name: Subject(name, "generate", rows, max_tokens=max_tokens, raw=True) for name in references}

@@ -1,8 +1,7 @@
 """Rounds of things that take turns, and what they add up to: medians, ratios of neighbours, and their intervals."""
 
-import asyncio
-from collections.abc import Coroutine, Iterator, Sequence
-from typing import Any, TypeVar
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
 
 import numpy as np
 
@@ -35,14 +34,3 @@ def interval(values: Sequence[float], seed: int = 0) -> list[float]:
     generator = np.random.default_rng(seed)
     samples = np.median(generator.choice(np.asarray(values), (RESAMPLES, len(values))), axis=1)
     return [float(value) for value in np.percentile(samples, (2.5, 97.5))]
-
-
-def run_fast(work: Coroutine[Any, Any, T]) -> T:
-    """Run `work` on uvloop's event loop where it is installed, as the server does: a client that is slow on the same
-    cores would be what is measured."""
-    try:
-        import uvloop
-    except ImportError:
-        return asyncio.run(work)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(work)

@@ -25,7 +25,8 @@ def fairness(
 
     `answered`: share of its requests that were answered. `slowdown`: mean over its answers of latency by the mean
     latency of all answers of the same task, so that long answers do not count as slow; 1 is average. `attained`: share
-    within `objective`. `worst` is the adapter with the fewest answered or, where those are equal, the largest slowdown.
+    within `objective`. `worst` is the adapter with the smallest share attained, or answered without an objective, and
+    among equals the one with the largest slowdown.
     """
     asked: dict[str, list[RequestRecord]] = defaultdict(list)
     tasks: dict[str, list[float]] = defaultdict(list)
@@ -56,5 +57,7 @@ def _of(records: Sequence[RequestRecord], usual: dict[str, float], objective: Ob
 def _worst(found: dict[str, dict[str, Any]]) -> dict[str, Any] | None:
     if len(found) < 2:
         return None
-    name = min(found, key=lambda one: (found[one]["answered"], -(found[one]["slowdown"] or 0.0)))
+    name = min(
+        found, key=lambda one: (found[one].get("attained", found[one]["answered"]), -(found[one]["slowdown"] or 0))
+    )
     return {"adapter": name, **found[name]}
