@@ -96,6 +96,20 @@ class UnavailableError(LoradeckError):
     reason = "UNAVAILABLE"
 
 
+class UnauthenticatedError(LoradeckError):
+    """No or wrong credentials."""
+
+    kind = Kind.UNAUTHENTICATED
+    reason = "UNAUTHENTICATED"
+
+
+class DeniedError(LoradeckError):
+    """Who asks is known, and not allowed to."""
+
+    kind = Kind.DENIED
+    reason = "DENIED"
+
+
 class UnimplementedError(LoradeckError):
     """Known, agreed, and not built yet: refused instead of ignored."""
 

@@ -6,15 +6,19 @@ import signal
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Literal
 
 import loradeck.adapters.v1 as adapters
 import loradeck.inference.v1 as inference
 from loradeck_registry.errors import UnavailableError
+from loradeck_serve.access.audit import AuditLog
+from loradeck_serve.access.guard import Guard
+from loradeck_serve.access.quotas import Quotas
 from loradeck_serve.admission.queue import AdmissionQueue
 from loradeck_serve.catalog.catalog import Catalog
 from loradeck_serve.catalog.swapper import Swapper
 from loradeck_serve.catalog.watcher import Watcher
-from loradeck_serve.config import Address
+from loradeck_serve.config import Address, DoorName
 from loradeck_serve.cores import present_cores
 from loradeck_serve.engine.base import Engine
 from loradeck_serve.engine_handle import EngineHandle
@@ -23,8 +27,9 @@ from loradeck_serve.fleet.fleet import Fleet
 from loradeck_serve.grpc.adapters import AdapterServicer
 from loradeck_serve.grpc.doors import ADAPTERS, INFERENCE, Door
 from loradeck_serve.grpc.inference import InferenceServicer
-from loradeck_serve.grpc.interceptor import ErrorInterceptor
+from loradeck_serve.grpc.interceptor import DoorInterceptor
 from loradeck_serve.grpc.status import Curtain
+from loradeck_serve.grpc.tls import Certificates
 from loradeck_serve.handlers.adapters import AdaptersHandler
 from loradeck_serve.handlers.answer import AnswerHandler
 from loradeck_serve.handlers.classify import ClassifyHandler
@@ -32,9 +37,13 @@ from loradeck_serve.handlers.dispatch import Dispatcher, Gate
 from loradeck_serve.handlers.generate import GenerateHandler
 from loradeck_serve.handlers.generation import Generation
 from loradeck_serve.handlers.targets import Targets
+from loradeck_serve.live import Live
 from loradeck_serve.observation.adapters import AdapterObserver
-from loradeck_serve.observation.door import Gauges, MetricsDoor
+from loradeck_serve.observation.calls import CallRecorder
+from loradeck_serve.observation.door import MetricsDoor
+from loradeck_serve.observation.gauges import Gauges
 from loradeck_serve.observation.metrics import Metrics
+from loradeck_serve.reload import Reloader, SettingsSource
 from loradeck_serve.residency.events import Events
 from loradeck_serve.residency.hold import RegistryHold
 from loradeck_serve.residency.loader import AdapterLoader
@@ -42,6 +51,7 @@ from loradeck_serve.residency.manager import ResidencyManager
 from loradeck_serve.sources import Sources
 from loradeck_serve.supervisor import EngineSupervisor
 from loradeck_serve.text.tokenizers import Tokenizers
+from loradeck_serve.tracing.tracer import start_tracer
 
 _log = logging.getLogger(__name__)
 
@@ -59,16 +69,29 @@ class Addresses:
 
 
 class Server:
-    """One server. `start_engine` makes the engine: the real one unless a test says otherwise."""
+    """One server. `start` makes the engine: the real one unless a test says otherwise.
 
-    def __init__(self, sources: Sources, start: Callable[[], Awaitable[Engine]] | None = None) -> None:
+    `settings` says where the configuration can be read again; without it the limits do not change.
+    """
+
+    def __init__(
+        self,
+        sources: Sources,
+        start: Callable[[], Awaitable[Engine]] | None = None,
+        settings: SettingsSource | None = None,
+    ) -> None:
         config, base = sources.config, sources.base
         self._config = config
+        self._limits = Live(config.limits)
+        self._guard = Guard(config.access)
+        self._certificates = Certificates(config.tls) if config.tls is not None else None
+        self._audit = AuditLog(config.audit_log)
+        self._tracer = start_tracer(config.tracing)
         self.metrics = Metrics()
         if start is None:
-            settings = engine_settings(config, base)
+            engine = engine_settings(config, base)
             cores = present_cores()
-            start = lambda: start_engine(settings, cores)  # noqa: E731
+            start = lambda: start_engine(engine, cores)  # noqa: E731
         self._registry_threads = ThreadPoolExecutor(4, thread_name_prefix="registry")
         self._handle = EngineHandle()
         self._gate = Gate()
@@ -87,7 +110,7 @@ class Server:
             loader, config.host_adapters if slots else 0, slots, config.limits.load_wait_seconds,
             self._catalog, observer,
         )  # fmt: skip
-        self._queue = AdmissionQueue(config.limits, config.fairness, slots)
+        self._queue = AdmissionQueue(self._limits, config.fairness, slots)
         self._swapper = swapper = Swapper(self._catalog, self._residency, observer.flipped)
         curtain = Curtain(sources.places)
         self._fleet: Fleet | None = None
@@ -112,22 +135,39 @@ class Server:
         self._base = base
         self._make_doors(Targets(self._catalog, base, config.base_tasks), curtain)
         self._gauges = Gauges(self.metrics, self._queue, self._residency, self._handle, self._watcher)
+        self._reloader = Reloader(
+            config, settings, self._limits, self._queue.limits_changed, self._guard, self._certificates, self._audit
+        )
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
 
     def _make_doors(self, targets: Targets, curtain: Curtain) -> None:
         config, metrics = self._config, self.metrics
-        dispatcher = Dispatcher(self._gate, self._queue, self._residency, self._handle, metrics)
-        generation = Generation(dispatcher, config.limits, metrics)
-        interceptor = ErrorInterceptor(config.limits, metrics, curtain)
-        self._metrics_door = MetricsDoor(config.metrics, metrics)
-        self._inference = Door("inference", config.inference, interceptor, config.limits.message_bytes)
-        self._admin = Door("admin", config.admin, interceptor, config.limits.message_bytes)
+        quotas = Quotas(self._limits)
+        dispatcher = Dispatcher(
+            self._gate, self._queue, self._residency, self._handle, quotas, self._limits, metrics
+        )  # fmt: skip
+        generation = Generation(dispatcher, self._limits, metrics)
+
+        def certificates(door: DoorName) -> Certificates | None:
+            return None if door in config.plaintext_doors else self._certificates
+
+        def door(name: Literal["inference", "admin"], address: Address) -> Door:
+            recorder = CallRecorder(metrics, self._audit, self._tracer)
+            interceptor = DoorInterceptor(self._limits, self._guard, quotas, recorder, curtain)
+            return Door(
+                name, address, interceptor, config.connections, config.limits.message_bytes,
+                config.limits.max_deadline_seconds, certificates(name),
+            )  # fmt: skip
+
+        self._metrics_door = MetricsDoor(config.metrics, metrics, certificates("metrics"))
+        self._inference = door("inference", config.inference)
+        self._admin = door("admin", config.admin)
         inference.add_InferenceServiceServicer_to_server(  # type: ignore[no-untyped-call]
             InferenceServicer(
-                ClassifyHandler(targets, self._tokenizers, dispatcher, config.limits, metrics),
-                AnswerHandler(targets, self._tokenizers, generation, config.limits),
-                GenerateHandler(targets, self._tokenizers, generation, config.limits),
+                ClassifyHandler(targets, self._tokenizers, dispatcher, self._limits, metrics),
+                AnswerHandler(targets, self._tokenizers, generation, self._limits),
+                GenerateHandler(targets, self._tokenizers, generation, self._limits),
             ),
             self._inference.server,
         )
@@ -164,6 +204,7 @@ class Server:
         if signals:
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, self.stop)
+            loop.add_signal_handler(signal.SIGHUP, self._reloader.now)
         stopping = asyncio.create_task(self._stop.wait(), name="stop")
         background: list[asyncio.Task[None]] = []
         try:
@@ -173,6 +214,7 @@ class Server:
                 return
             background.append(asyncio.create_task(self._supervisor.run(), name="engine supervisor"))
             background.append(asyncio.create_task(self._gauges.run(), name="gauges"))
+            background.append(asyncio.create_task(self._reloader.run(), name="reloader"))
             if self._watcher is not None:
                 background.append(asyncio.create_task(self._watcher.run(), name="watcher"))
             if self._hold is not None:
@@ -241,5 +283,8 @@ class Server:
         if self._hold is not None:
             await self._hold.close()
         self._metrics_door.stop()
+        self._audit.close()
+        if self._tracer is not None:
+            await asyncio.to_thread(self._tracer.close)
         self._tokenizers.close()
         self._registry_threads.shutdown(wait=False, cancel_futures=True)

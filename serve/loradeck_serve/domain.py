@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Literal
 
+from loradeck_serve.access.identity import NOBODY, Identity
+from loradeck_serve.tracing.stages import Trail
 from loradeck_tasks.task import SamplingDefaults
 
 
@@ -43,7 +45,7 @@ class Call:
     request_id: str = field(default_factory=lambda: uuid.uuid4().hex)
     method: str = ""
     caller: str = ""
-    """Who the caller says it is; empty if it does not."""
+    """Who calls: as its credentials say; where none are asked for, as it says itself, or empty."""
     peer: str = ""
     """The host that the call comes from."""
     arrival: float = field(default_factory=time.monotonic)
@@ -51,6 +53,13 @@ class Call:
     """The reference as sent; empty for the base."""
     adapter: str | None = None
     """Name of the adapter that answers; empty for the base, None as long as the reference is not resolved."""
+
+    access: Identity = field(default_factory=lambda: NOBODY)
+    """The caller with its grants."""
+    trail: Trail = field(default_factory=Trail)
+    """What it went through, for its trace."""
+    facts: dict[str, object] = field(default_factory=dict)
+    """What the audit log is to know of an operator's call: digest, revision, alias, ..."""
 
     @property
     def identity(self) -> str:

@@ -14,6 +14,7 @@ from loradeck_registry.errors import ExhaustedError
 from loradeck_serve.admission.fairness import VirtualTokens
 from loradeck_serve.admission.queue import BASE, AdmissionQueue
 from loradeck_serve.config import Fairness, Limits
+from loradeck_serve.live import Live
 
 
 class Clock:
@@ -34,7 +35,7 @@ class Bench:
     ) -> None:
         self.clock = Clock()
         fairness = Fairness(weights=weights or {}, swaps_per_second=swaps)
-        self.queue = AdmissionQueue(Limits(**limits), fairness, slots, self.clock)
+        self.queue = AdmissionQueue(Live(Limits(**limits)), fairness, slots, self.clock)
         self.running: list[str] = []
         self.order: list[str] = []
         self.release: dict[str, asyncio.Event] = {}

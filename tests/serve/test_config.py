@@ -27,9 +27,9 @@ def test_doors_are_on_loopback_and_apart_by_default() -> None:
 
 
 def test_host_or_port_alone_leaves_the_other_as_it_is(tmp_path: Path) -> None:
-    assert str(load_config(None, {"base": "dir:x", "inference.host": "0.0.0.0"}, {}).inference) == "0.0.0.0:8500"
+    assert str(load_config(None, {"base": "dir:x", "inference.host": "0.0.0.0", "insecure": True}, {}).inference) == "0.0.0.0:8500"
     path = tmp_path / "serve.yaml"
-    path.write_text("base: dir:x\ninference: 0.0.0.0:80\nadmin: {port: 81}\nmetrics: {host: '::1'}\n")
+    path.write_text("base: dir:x\ninsecure: true\ninference: 0.0.0.0:80\nadmin: {port: 81}\nmetrics: {host: '::1'}\n")
     config = load_config(path, {"inference.port": 90}, {"LORADECK_SERVE_ADMIN__HOST": "localhost"})
     doors = (config.inference, config.admin, config.metrics)
     assert [str(door) for door in doors] == ["0.0.0.0:90", "localhost:81", "[::1]:8502"]
@@ -61,6 +61,16 @@ def test_engine_map_takes_any_option() -> None:
         ({"base": "dir:x", "inference": "0.0.0.0:x"}, "use host:port"),
         ({"base": "dir:x", "inference": "nowhere", "inference.port": 3}, "use host:port"),
         ({"base": "dir:x", "admin": "0.0.0.0:9"}, "`allow_remote_admin`"),
+        ({"base": "dir:x", "inference": "0.0.0.0:9"}, "`insecure`"),
+        ({"base": "dir:x", "metrics": "[::]:9"}, "`metrics` listens beyond this machine in plaintext"),
+        (
+            {
+                "base": "dir:x",
+                "metrics": "[::]:9",
+                "tls": {"certificate": "c", "key": "k", "doors": ["inference"]},
+            },
+            "`metrics` listens beyond this machine in plaintext",
+        ),
         ({"base": "dir:x", "inference": 7, "admin": 7}, "need ports of their own"),
         ({"base": "dir:x", "pins": ["a"]}, "`pins` need a `registry`"),
         ({"base": "dir:x", "registry": "r", "pins": ["A!"]}, "bad adapter name"),

@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import loradeck.adapters.v1 as adapters
 import loradeck.inference.v1 as inference
-from loradeck_serve.observation.door import REFRESH_SECONDS
+from loradeck_serve.observation.gauges import REFRESH_SECONDS
 from loradeck_serve.observation.metrics import MOST_ADAPTERS, OTHER, Metrics
 from tests.serve.conftest import Running, Start
 from tests.serve.errors import failure

@@ -11,6 +11,7 @@ from loradeck_registry.errors import ExhaustedError
 from loradeck_serve.admission.fairness import VirtualTokens
 from loradeck_serve.admission.rates import Rates
 from loradeck_serve.config import Fairness, Limits
+from loradeck_serve.live import Live
 from loradeck_serve.residency.slots import SlotOrder
 
 BASE = ""
@@ -55,7 +56,7 @@ class AdmissionQueue:
     """
 
     def __init__(
-        self, limits: Limits, fairness: Fairness, slots: int, clock: Callable[[], float] = time.monotonic
+        self, limits: Live[Limits], fairness: Fairness, slots: int, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._limits = limits
         self._quantum = fairness.quantum_seconds
@@ -72,8 +73,8 @@ class AdmissionQueue:
         self._waiting: dict[str, deque[Place]] = {}
         self._emptied = asyncio.Event()
         self._running_by_caller: Counter[str] = Counter()
-        self._adapter_rates = Rates(limits.rate_per_adapter)
-        self._caller_rates = Rates(limits.rate_per_caller)
+        self._adapter_rates = Rates(limits.now.rate_per_adapter)
+        self._caller_rates = Rates(limits.now.rate_per_caller)
         self._swap_rate = Rates(fairness.swaps_per_second)
         self._recent = SlotOrder(slots)
         """What the engine's slots hold, to tell a swap from a return."""
@@ -122,9 +123,9 @@ class AdmissionQueue:
 
         `caller` is who asks, if that is known: an empty one has no bounds of its own.
         """
-        if self.waiting >= self._limits.queue:
+        if self.waiting >= self._limits.now.queue:
             raise self._full("the server's queue is full", self.waiting)
-        if self.waiting_of(name) >= self._limits.queue_per_adapter:
+        if self.waiting_of(name) >= self._limits.now.queue_per_adapter:
             raise self._full(f"the queue of {name or 'the base'} is full", self.waiting_of(name))
         place = Place(self, name, caller)
         if not self._inside[name]:
@@ -134,6 +135,12 @@ class AdmissionQueue:
             yield place
         finally:
             self._leave(place)
+
+    def limits_changed(self) -> None:
+        """To be called once the limits have been replaced: what they hold back no longer goes on."""
+        self._adapter_rates.set(self._limits.now.rate_per_adapter)
+        self._caller_rates.set(self._limits.now.rate_per_caller)
+        self._pump()
 
     async def wait_turn(self, place: Place) -> None:
         """Used by Place."""
@@ -173,7 +180,7 @@ class AdmissionQueue:
             del counter[key]
 
     def _pump(self) -> None:
-        while self._running.total() < self._limits.concurrent and (place := self._next()) is not None:
+        while self._running.total() < self._limits.now.concurrent and (place := self._next()) is not None:
             queue = self._waiting[place.key]
             queue.remove(place)
             if not queue:
@@ -228,7 +235,7 @@ class AdmissionQueue:
     def _first(self, queue: deque[Place], now: float) -> tuple[Place | None, float]:
         """The first request of an adapter that no bound holds back, or how long until a rate lets one go."""
         head = queue[0]
-        if self._running_by_name[head.name] >= self._limits.concurrent_per_adapter:
+        if self._running_by_name[head.name] >= self._limits.now.concurrent_per_adapter:
             return None, math.inf
         swap = 0.0 if head.key == BASE or head.key in self._recent else self._swap_rate.wait("", now)
         common = max(self._adapter_rates.wait(head.name, now), swap)
@@ -238,7 +245,7 @@ class AdmissionQueue:
         for place in queue:
             if not place.caller:
                 return place, 0.0
-            if 0 < self._limits.concurrent_per_caller <= self._running_by_caller[place.caller]:
+            if 0 < self._limits.now.concurrent_per_caller <= self._running_by_caller[place.caller]:
                 continue
             wait = self._caller_rates.wait(place.caller, now)
             if not wait:

@@ -8,12 +8,18 @@ from loradeck_serve.config.strict import Strict
 
 
 class Limits(Strict):
-    """What one request and all requests together may ask for."""
+    """What one request and all requests together may ask for. Changes hold from the next request on.
+
+    `message_bytes` and `load_wait_seconds` need a restart, and `concurrent` above its value at the start.
+    """
 
     message_bytes: int = Field(default=4 << 20, ge=1024, le=1 << 30, description="largest gRPC message")
     text_characters: int = Field(default=200_000, ge=1, description="longest text, question, context or field")
     batch_texts: int = Field(default=256, ge=1, le=4096, description="most texts of one BatchClassify")
     max_tokens: int = Field(default=1024, ge=1, description="most tokens that a request may ask to generate")
+    prompt_tokens: int = Field(
+        default=0, ge=0, description="most tokens of a prompt; 0: what the model's context leaves"
+    )
     default_deadline_seconds: float = Field(default=120, gt=0, description="of a request that sets none")
     max_deadline_seconds: float = Field(default=600, gt=0, description="longer deadlines are cut to this")
     queue: int = Field(default=1024, ge=1, description="requests waiting for dispatch, over all adapters")
@@ -26,7 +32,16 @@ class Limits(Strict):
         "for one of its requests to end; three quarters of it if not given",
     )
     concurrent_per_caller: int = Field(
-        default=0, ge=0, description="requests of one caller (x-loradeck-caller) in the engine at once; 0 is no bound"
+        default=0, ge=0, description="requests of one caller in the engine at once; 0 is no bound"
+    )
+    calls: int = Field(
+        default=4096, ge=1, description="calls at once of one door, whatever they do; more get RESOURCE_EXHAUSTED"
+    )
+    quota_wait_seconds: float = Field(
+        default=1.0, ge=0, le=60, description="how long a call over its caller's grants waits before it is refused"
+    )
+    write_stall_seconds: float = Field(
+        default=10, gt=0, description="a stream whose caller reads nothing for this long is cut"
     )
     rate_per_adapter: float = Field(
         default=0, ge=0, description="requests of one adapter per second; more wait in the queue; 0 is no bound"

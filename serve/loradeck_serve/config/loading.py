@@ -4,10 +4,10 @@ import difflib
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from loradeck_registry.errors import InvalidError, NotFoundError
 from loradeck_serve.config.address import as_door
@@ -44,7 +44,9 @@ def load_config(
     try:
         return ServerConfig.model_validate(merged)
     except ValidationError as error:
-        raise InvalidError(_one_line(error), reason="BAD_CONFIG", field="config") from None
+        raise InvalidError(
+            one_line(error, "server configuration", ServerConfig), reason="BAD_CONFIG", field="config"
+        ) from None
 
 
 def _set(target: dict[str, Any], path: list[str], value: Any) -> None:
@@ -65,23 +67,25 @@ def _set(target: dict[str, Any], path: list[str], value: Any) -> None:
     target[path[-1]] = value
 
 
-def _one_line(error: ValidationError) -> str:
+def one_line(error: ValidationError, what: str, model: type[BaseModel]) -> str:
+    """What is wrong with `what`, read as a `model`, with the nearest right name for a wrong one."""
     parts = []
     for item in error.errors(include_url=False):
         where = ".".join(str(part) for part in item["loc"])
         if item["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(str(item["loc"][-1]), _keys(item["loc"][:-1]), n=1)
+            near = difflib.get_close_matches(str(item["loc"][-1]), _keys(model, item["loc"][:-1]), n=1)
             parts.append(f"unknown key `{where}`" + (f" (did you mean `{near[0]}`?)" if near else ""))
         elif item["type"] == "missing":
             parts.append(f"`{where}` is required")
         else:
             parts.append(f"{where + ': ' if where else ''}{item['msg'].removeprefix('Value error, ')}")
-    return "server configuration: " + "; ".join(parts)
+    return f"{what}: " + "; ".join(parts)
 
 
-def _keys(path: tuple[int | str, ...]) -> list[str]:
-    model: Any = ServerConfig
+def _keys(model: Any, path: tuple[int | str, ...]) -> list[str]:
     for part in path:
         fields = getattr(model, "model_fields", {})
-        model = fields[part].annotation if part in fields else None
+        # What is no field is a key of a map: {name: model}.
+        model = fields[part].annotation if part in fields else (get_args(model) or (None,))[-1]
+        model = next((kind for kind in get_args(model) if hasattr(kind, "model_fields")), model)
     return list(getattr(model, "model_fields", {}))

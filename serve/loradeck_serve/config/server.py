@@ -7,8 +7,10 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from loradeck_registry.reference import BaseReference, Reference
 from loradeck_serve.config.address import Address, as_door
+from loradeck_serve.config.doors import AccessFiles, Connections, Tls
 from loradeck_serve.config.limits import Fairness, Limits
 from loradeck_serve.config.strict import Strict
+from loradeck_serve.config.tracing import Tracing
 from loradeck_tasks.defaults import default_task
 from loradeck_tasks.task import Task
 
@@ -28,7 +30,9 @@ class BaseTasks(Strict):
 class ServerConfig(Strict):
     """Everything that `loradeck serve` can be told."""
 
-    base: str = Field(description="base or full checkpoint: name[@...] of the registry, hub:org/name, dir:folder")
+    base: str = Field(
+        description="base or full checkpoint: name[@...] of the registry, hub:org/name, dir:folder, pocket:base"
+    )
     registry: str | None = Field(default=None, description="folder or URL of the registry; unset serves the base alone")
     cache: Path | None = Field(default=None, description="local file cache; unset: the user's cache folder")
     name: str | None = Field(default=None, description="name of the base in replies; unset: from its reference")
@@ -36,6 +40,14 @@ class ServerConfig(Strict):
     admin: Address = Field(default=Address(port=8501), description="door for operators: adapters, aliases")
     metrics: Address = Field(default=Address(port=8502), description="Prometheus")
     allow_remote_admin: bool = Field(default=False, description="let the admin door listen beyond loopback")
+    tls: Tls | None = Field(default=None, description="certificates; unset: the doors speak plaintext")
+    insecure: bool = Field(default=False, description="let doors without TLS listen beyond loopback")
+    access: AccessFiles | None = Field(default=None, description="who may do what; unset: everybody everything")
+    audit_log: Path | None = Field(
+        default=None, description="file for the actions of operators, beside the server's log; made if it is not there"
+    )
+    connections: Connections = Connections()
+    tracing: Tracing = Tracing()
     engine: dict[str, Any] = Field(default_factory=dict, description="engine options, passed to vLLM as they are")
     slots: int = Field(default=4, ge=0, le=512, description="adapters in one batch; 0 serves the base alone")
     host_adapters: int = Field(default=16, ge=0, description="adapters in host memory, slots included")
@@ -89,7 +101,18 @@ class ServerConfig(Strict):
             raise ValueError("`pins` must leave room in `host_adapters` for at least one more adapter")
         if not self.admin.is_loopback and not self.allow_remote_admin:
             raise ValueError("`admin` listens beyond this machine: set `allow_remote_admin` if that is meant")
+        far = [name for name in self.plaintext_doors if not getattr(self, name).is_loopback]
+        if far and not self.insecure:
+            raise ValueError(
+                f"`{far[0]}` listens beyond this machine in plaintext: set `tls` (certificate and key), or `insecure` "
+                "(--insecure) if the network keeps others out"
+            )
         ports = [a.port for a in (self.inference, self.admin, self.metrics) if a.port]
         if len(set(ports)) != len(ports):
             raise ValueError("`inference`, `admin` and `metrics` need ports of their own")
         return self
+
+    @property
+    def plaintext_doors(self) -> tuple[str, ...]:
+        """The doors that do not speak TLS."""
+        return tuple(name for name in DOORS if self.tls is None or name not in self.tls.doors)

@@ -26,7 +26,7 @@ class AdapterServicer(adapters.AdapterServiceServicer):
         if not 0 <= request.page_size <= _LARGEST_PAGE:
             raise InvalidError(f"`page_size` must be 0 to {_LARGEST_PAGE}", reason="OUT_OF_RANGE", field="page_size")
         size = request.page_size or _PAGE
-        views = self._handler.list()
+        views = self._handler.list(current_call.get())
         if request.page_token:
             after = _position(request.page_token)
             views = [view for view in views if (view.name, view.revision) > after]
@@ -71,7 +71,7 @@ class AdapterServicer(adapters.AdapterServiceServicer):
 
     async def WatchAdapters(self, request: adapters.WatchAdaptersRequest, context: Any) -> None:
         """See the proto."""
-        events = self._handler.watch(request.names)
+        events = self._handler.watch(current_call.get(), request.names)
         async with aclosing(events):
             async for event in events:
                 await context.write(converters.watch_adapters_response(event))

@@ -1,5 +1,6 @@
 """The call of a running RPC: made from its metadata by the interceptor, found by the servicers."""
 
+from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Any
 
@@ -7,21 +8,25 @@ from loradeck_serve.domain import Call
 
 REQUEST_ID = "x-request-id"
 CALLER = "x-loradeck-caller"
+PARENT = ("traceparent", "tracestate")
+"""W3C Trace Context."""
 _LONGEST = 128
+
+Metadata = Mapping[str, str | bytes]
 
 current_call: ContextVar[Call] = ContextVar("current_call")
 """The call that the present task serves."""
 
 
-def call_of(method: str, context: Any) -> Call:
+def call_of(method: str, metadata: Metadata, context: Any) -> Call:
     """A call with the caller's request id and name if it sent usable ones. Printable ASCII, at most 128 characters."""
-    metadata = {key: value for key, value in context.invocation_metadata() or () if key in (REQUEST_ID, CALLER)}
     call = Call(method=method, peer=_host(context.peer()))
     request_id, caller = metadata.get(REQUEST_ID), metadata.get(CALLER)
     if _usable(request_id):
         call.request_id = str(request_id)
     if _usable(caller):
         call.caller = str(caller)
+    call.trail.parent = {key: str(value) for key in PARENT if isinstance(value := metadata.get(key), str)}
     return call
 
 

@@ -8,8 +8,9 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from loradeck_registry.errors import PreconditionError
-from loradeck_serve.config import Address
-from loradeck_serve.grpc.interceptor import ErrorInterceptor
+from loradeck_serve.config import Address, Connections
+from loradeck_serve.grpc.interceptor import DoorInterceptor
+from loradeck_serve.grpc.tls import Certificates
 
 INFERENCE = "loradeck.inference.v1.InferenceService"
 ADAPTERS = "loradeck.adapters.v1.AdapterService"
@@ -20,22 +21,28 @@ LIVENESS = "liveness"
 class Door:
     """One gRPC server on one address. Bound when it is made, so that a port in use is known at once."""
 
-    def __init__(self, what: str, address: Address, interceptor: ErrorInterceptor, message_bytes: int) -> None:
+    def __init__(
+        self,
+        what: str,
+        address: Address,
+        interceptor: DoorInterceptor,
+        connections: Connections,
+        message_bytes: int,
+        grace_seconds: float,
+        certificates: Certificates | None = None,
+    ) -> None:
+        """`grace_seconds`: what calls get to end on a connection that is closed for its age."""
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
         self._names: list[str] = []
         self.server: Any = grpc.aio.server(
             interceptors=(interceptor,),
-            options=(
-                ("grpc.max_receive_message_length", message_bytes),
-                ("grpc.max_send_message_length", -1),
-                # Without this a second server on the same port would silently share it.
-                ("grpc.so_reuseport", 0),
-                ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-                ("grpc.http2.max_ping_strikes", 0),
-            ),
+            options=_options(connections, message_bytes, grace_seconds),
         )
         try:
-            port = self.server.add_insecure_port(str(address))
+            if certificates is None:
+                port = self.server.add_insecure_port(str(address))
+            else:
+                port = self.server.add_secure_port(str(address), certificates.server_credentials())
         except RuntimeError:
             port = 0
         if not port:
@@ -69,3 +76,28 @@ class Door:
     async def stop(self, grace: float) -> None:
         """Refuse new calls, give running ones `grace` seconds, then cancel them."""
         await self.server.stop(grace)
+
+
+def _options(connections: Connections, message_bytes: int, grace_seconds: float) -> tuple[tuple[str, int], ...]:
+    def milliseconds(seconds: float) -> int:
+        return max(1, round(seconds * 1000))
+
+    return (
+        ("grpc.max_receive_message_length", message_bytes),
+        ("grpc.max_send_message_length", -1),
+        # Without this a second server on the same port would silently share it.
+        ("grpc.so_reuseport", 0),
+        ("grpc.max_allowed_incoming_connections", connections.connections),
+        ("grpc.max_concurrent_streams", connections.streams),
+        ("grpc.max_metadata_size", connections.metadata_bytes),
+        ("grpc.absolute_max_metadata_size", connections.metadata_bytes),
+        ("grpc.server_handshake_timeout_ms", milliseconds(connections.handshake_seconds)),
+        ("grpc.http2.min_ping_interval_without_data_ms", milliseconds(connections.ping_seconds)),
+        ("grpc.http2.max_ping_strikes", 2),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.keepalive_time_ms", milliseconds(connections.keepalive_seconds)),
+        ("grpc.keepalive_timeout_ms", milliseconds(connections.keepalive_timeout_seconds)),
+        ("grpc.max_connection_idle_ms", milliseconds(connections.idle_seconds)),
+        ("grpc.max_connection_age_ms", milliseconds(connections.age_seconds)),
+        ("grpc.max_connection_age_grace_ms", milliseconds(grace_seconds)),
+    )

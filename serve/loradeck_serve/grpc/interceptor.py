@@ -1,26 +1,37 @@
-"""The one place where errors become gRPC statuses, deadlines are bounded, and calls are counted and logged."""
+"""The one place through which every call comes: who calls and what he may, deadline, message, error to status."""
 
 import asyncio
-import logging
-import time
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack, suppress
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
+from grpc_health.v1 import health
 from grpc_status import rpc_status
 
-from loradeck_registry.errors import Kind, LoradeckError
+from loradeck_registry.errors import ExhaustedError, InvalidError, Kind, LoradeckError
+from loradeck_serve.access.guard import Guard
+from loradeck_serve.access.quotas import Quotas
 from loradeck_serve.config import Limits
 from loradeck_serve.domain import Call
-from loradeck_serve.grpc.calls import REQUEST_ID, call_of, current_call
+from loradeck_serve.grpc.calls import REQUEST_ID, Metadata, call_of, current_call
 from loradeck_serve.grpc.status import Curtain, to_status
-from loradeck_serve.observation.metrics import BASE, Metrics
-
-_log = logging.getLogger(__name__)
+from loradeck_serve.grpc.streams import BoundedWriter
+from loradeck_serve.grpc.tls import certificate_names
+from loradeck_serve.live import Live
+from loradeck_serve.observation.calls import CallRecorder
 
 OURS = "/loradeck."
-ENDLESS = frozenset({"WatchAdapters"})
+OPEN = f"/{health.SERVICE_NAME}/"
+"""Asked by probes, which have no credentials."""
+ENDLESS = frozenset({"WatchAdapters", "Watch"})
 """Methods without a deadline of ours: they end when the caller or the server does."""
+_MOST_PROBES = 256
+"""Calls of the health service at once, watching ones included."""
+_PROBE_SECONDS = 5.0
+_ABORT_SECONDS = 1.0
+"""How long the status of a call may take to be sent. A caller who reads nothing would hold it for ever."""
 
 
 class DeadlineError(LoradeckError):
@@ -30,87 +41,188 @@ class DeadlineError(LoradeckError):
     reason = "DEADLINE_EXCEEDED"
 
 
-class ErrorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
-    """Wraps every method of loradeck's services, unary and streaming alike; others pass untouched.
+class DoorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
+    """Wraps every method of one door.
 
-    Servicers are coroutines in both cases (a stream is written by `context.write`), so one wrapper serves both.
+    gRPC reads the request of a unary method before it calls anybody, without a deadline, and answers a message that it
+    cannot parse in its own words. So all methods are given to it as ones that stream their requests: who may not call
+    is told so before anything is read, and reading, parsing and answering are bounded and worded here.
     """
 
-    def __init__(self, limits: Limits, metrics: Metrics, curtain: Curtain) -> None:
+    def __init__(
+        self, limits: Live[Limits], guard: Guard, quotas: Quotas, recorder: CallRecorder, curtain: Curtain
+    ) -> None:
         self._limits = limits
+        self._guard = guard
+        self._quotas = quotas
+        self._recorder = recorder
         self._curtain = curtain
-        self._metrics = metrics
+        self._calls = 0
+        """Calls of this door that have not ended."""
+        self._probes = 0
+        """Those of them that anybody may make, apart: they must not take the others' places."""
 
     async def intercept_service(
         self, continuation: Callable[[Any], Awaitable[Any]], details: grpc.HandlerCallDetails
     ) -> Any:
         """See grpc.aio.ServerInterceptor."""
         handler = await continuation(details)
-        if handler is None or not details.method.startswith(OURS):
-            return handler
-        method = details.method.rpartition("/")[2]
-        if handler.response_streaming:
-            return grpc.unary_stream_rpc_method_handler(
-                self._wrapped(method, handler.unary_stream), handler.request_deserializer, handler.response_serializer
+        if handler is None:
+            return None
+        path, metadata = str(details.method), dict(details.invocation_metadata or ())
+        if handler.request_streaming:
+            # Of these there is only reflection, whose handler is a generator over the requests.
+            return grpc.stream_stream_rpc_method_handler(
+                self._run(path, metadata, self._forwarding(handler)), handler.request_deserializer, None
             )
-        return grpc.unary_unary_rpc_method_handler(
-            self._wrapped(method, handler.unary_unary), handler.request_deserializer, handler.response_serializer
-        )
+        if handler.response_streaming:
+            return grpc.stream_stream_rpc_method_handler(self._run(path, metadata, self._streaming(handler)))
+        return grpc.stream_unary_rpc_method_handler(self._run(path, metadata, self._unary(handler)))
 
-    def _wrapped(self, method: str, behaviour: Callable[[Any, Any], Awaitable[Any]]) -> Callable[[Any, Any], Any]:
-        async def run(request: Any, context: Any) -> Any:
-            call = call_of(method, context)
+    @staticmethod
+    def _unary(handler: Any) -> Callable[..., Awaitable[Any]]:
+        async def answer(requests: Any, context: Any, cut: Any) -> bytes:
+            request = await _message(handler, context)
+            return bytes(handler.response_serializer(await handler.unary_unary(request, context)))
+
+        return answer
+
+    def _streaming(self, handler: Any) -> Callable[..., Awaitable[Any]]:
+        async def answer(requests: Any, context: Any, cut: Callable[[LoradeckError], None]) -> None:
+            request = await _message(handler, context)
+            writer = BoundedWriter(context, handler.response_serializer, self._limits.now.write_stall_seconds, cut)
+            try:
+                await handler.unary_stream(request, writer)
+            finally:
+                writer.close()
+
+        return answer
+
+    def _forwarding(self, handler: Any) -> Callable[..., Awaitable[Any]]:
+        async def answer(requests: Any, context: Any, cut: Callable[[LoradeckError], None]) -> None:
+            writer = BoundedWriter(context, handler.response_serializer, self._limits.now.write_stall_seconds, cut)
+            try:
+                async for reply in handler.stream_stream(requests, context):
+                    await writer.write(reply)
+            finally:
+                writer.close()
+
+        return answer
+
+    def _run(
+        self, path: str, metadata: Metadata, answer: Callable[..., Awaitable[Any]]
+    ) -> Callable[[Any, Any], Awaitable[Any]]:
+        async def run(requests: Any, context: Any) -> Any:
+            call = call_of(path.rpartition("/")[2], metadata, context)
             token = current_call.set(call)
+            task = asyncio.current_task()
+            assert task is not None
+            ended: LoradeckError | None = None
+
+            def cut(error: LoradeckError) -> None:
+                nonlocal ended
+                ended = error
+                task.cancel()
+
+            self._count(path, 1)
+            error: LoradeckError
             try:
                 # Behind the reply, not before it: a message of its own for it would cost as much as the first token's.
                 context.set_trailing_metadata(((REQUEST_ID, call.request_id),))
-                async with asyncio.timeout(self._seconds(method, context)):
-                    reply = await behaviour(request, context)
+                async with AsyncExitStack() as stack:
+                    await stack.enter_async_context(asyncio.timeout(self._seconds(path, call.method, context)))
+                    await self._let_in(path, call, metadata, context, cut, stack)
+                    reply = await answer(requests, context, cut)
             except asyncio.CancelledError:
-                self._record(call, "CANCELLED", "CANCELLED")
-                raise
+                if ended is None:
+                    self._recorder.ended(path, call, "CANCELLED", "CANCELLED")
+                    raise
+                task.uncancel()
+                error = ended
             except Exception as raised:
                 error = self._domain_error(raised, call)
             else:
-                self._record(call, "OK", "")
+                self._recorder.ended(path, call, "OK", "")
                 return reply
             finally:
+                self._count(path, -1)
                 current_call.reset(token)
             status = rpc_status.to_status(to_status(error, call.request_id, self._curtain))
-            self._record(call, status.code.name, error.reason)
-            trailing = (*status.trailing_metadata, (REQUEST_ID, call.request_id))
-            await context.abort(status.code, status.details, trailing)
+            self._recorder.ended(path, call, status.code.name, error.reason)
+            await _abort(context, status, (*status.trailing_metadata, (REQUEST_ID, call.request_id)))
 
         return run
 
-    @staticmethod
-    def _domain_error(raised: Exception, call: Call) -> LoradeckError:
+    def _count(self, path: str, more: int) -> None:
+        if path.startswith(OPEN):
+            self._probes += more
+        else:
+            self._calls += more
+
+    async def _let_in(
+        self,
+        path: str,
+        call: Call,
+        metadata: Metadata,
+        context: Any,
+        cut: Callable[[LoradeckError], None],
+        stack: AsyncExitStack,
+    ) -> None:
+        """Raise unless this call may go on now. What it takes of its caller's quotas ends with `stack`."""
+        probe = path.startswith(OPEN)
+        most = min(_MOST_PROBES, self._limits.now.calls) if probe else self._limits.now.calls
+        if (self._probes if probe else self._calls) > most:
+            raise ExhaustedError(
+                f"this door has {most} calls, as many as it takes: retry shortly",
+                reason="TOO_MANY_CALLS",
+                retry_after=1,
+            )
+        if probe:
+            return
+        identity = call.access = self._guard.identify(call.caller, metadata, lambda: certificate_names(context))
+        if not self._guard.asks:
+            return
+        call.caller = identity.name
+        if path.startswith(OURS):
+            identity.check_method(call.method)
+        stack.enter_context(self._guard.watching(identity, cut))
+        await stack.enter_async_context(self._quotas.call(identity))
+
+    def _domain_error(self, raised: Exception, call: Call) -> LoradeckError:
         if isinstance(raised, TimeoutError):
             return DeadlineError("the deadline has passed")
         if isinstance(raised, LoradeckError) and raised.kind is not Kind.INTERNAL:
             return raised
-        _log.error("internal error", exc_info=raised, extra={"request_id": call.request_id, "method": call.method})
+        self._recorder.broken(call, raised)
         return raised if isinstance(raised, LoradeckError) else LoradeckError("internal error")
 
-    def _seconds(self, method: str, context: Any) -> float | None:
+    def _seconds(self, path: str, method: str, context: Any) -> float | None:
         if method in ENDLESS:
             return None
+        if path.startswith(OPEN):
+            return _PROBE_SECONDS
         remaining = context.time_remaining()
-        if remaining is None:
-            return self._limits.default_deadline_seconds
-        return min(float(remaining), self._limits.max_deadline_seconds)
+        limits = self._limits.now
+        return limits.default_deadline_seconds if remaining is None else min(remaining, limits.max_deadline_seconds)
 
-    def _record(self, call: Call, code: str, reason: str) -> None:
-        adapter = self._metrics.label(call.adapter)
-        seconds = time.monotonic() - call.arrival
-        self._metrics.requests.labels(adapter, call.method, code).inc()
-        self._metrics.duration.labels(adapter, call.method).observe(seconds)
-        if code != "OK":
-            self._metrics.errors.labels(adapter, reason).inc()
-        level = logging.WARNING if code in ("INTERNAL", "UNKNOWN") else logging.DEBUG if code == "OK" else logging.INFO
-        if not _log.isEnabledFor(level):
-            return
-        _log.log(level, "call", extra={
-            "request_id": call.request_id, "method": call.method, "code": code,
-            "adapter": call.adapter or call.requested or BASE, "reason": reason, "seconds": round(seconds, 4),
-        })  # fmt: skip
+
+async def _message(handler: Any, context: Any) -> Any:
+    """The request. Raises InvalidError (BAD_MESSAGE) for what is none."""
+    content = await context.read()
+    if content is grpc.aio.EOF:
+        raise InvalidError("the call carries no message", reason="BAD_MESSAGE")
+    try:
+        return handler.request_deserializer(content)
+    except DecodeError:
+        raise InvalidError(
+            "the message is not of the type that this method takes: use the protos of this server's version",
+            reason="BAD_MESSAGE",
+        ) from None
+
+
+async def _abort(context: Any, status: Any, trailing: tuple[tuple[str, str | bytes], ...]) -> None:
+    """Send the status. Never returns. Raises CancelledError if the caller does not even take that."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_ABORT_SECONDS):
+            await context.abort(status.code, status.details, trailing)
+    raise asyncio.CancelledError

@@ -46,9 +46,10 @@ class AdaptersHandler:
         self._bytes_per_rank = bytes_per_rank
         self._cache = cache
 
-    def list(self) -> list[AdapterView]:
-        """Every revision known here, sorted by name and revision."""
-        return sorted((self.view(e) for e in self._residency.entries), key=lambda v: (v.name, v.revision))
+    def list(self, call: Call) -> list[AdapterView]:
+        """Every revision known here that the caller may see, sorted by name and revision."""
+        views = (self.view(e) for e in self._residency.entries if call.access.grants.may_use(e.revision.name))
+        return sorted(views, key=lambda v: (v.name, v.revision))
 
     async def get(self, call: Call, reference: str) -> AdapterView:
         """The revision that a reference means now, of a weighted alias the one with the largest share.
@@ -100,7 +101,10 @@ class AdaptersHandler:
         check_alias(alias)
         if not target:
             raise InvalidError("`target` is empty: give a revision number, an alias or a digest", field="target")
+        call.requested = f"{name}@{alias}"
+        call.access.check_adapter(name)
         call.adapter = name
+        call.facts.update(target=target[:128], why=reason[:500])
         begin = time.monotonic()
         async with self._swapper.lock(name):
             reference = Reference.parse(target if "@" in target else f"{name}@{target}")
@@ -115,7 +119,9 @@ class AdaptersHandler:
                     field="target",
                 )
             revision = asked.main
+            call.facts.update(digest=revision.digest, revision=revision.number)
             before = await self._current(name, alias)
+            call.facts["previous_revision"] = before
             entry = await self._residency.ensure(revision)
             assert self._registry is not None
             registry, number = self._registry, str(revision.number)
@@ -136,9 +142,9 @@ class AdaptersHandler:
                 self._events.flip(AliasFlip(name, alias, before, revision.number, time.time()))
         return self.view(entry), before
 
-    def watch(self, names: Sequence[str]) -> AsyncGenerator[AdapterView | AliasFlip]:
-        """The present state, then every change, of `names` or all. Ends only when closed."""
-        return self._watch(frozenset(names))
+    def watch(self, call: Call, names: Sequence[str]) -> AsyncGenerator[AdapterView | AliasFlip]:
+        """The present state, then every change, of `names` or all that the caller may see. Ends only when closed."""
+        return self._watch(call, frozenset(names))
 
     def capacity(self, rank: int) -> Capacity:
         """How many adapters of `rank` (0: the largest) fit. Raises InvalidError for a rank over the server's."""
@@ -171,9 +177,9 @@ class AdaptersHandler:
             return replace(view, state="remote")
         return view
 
-    async def _watch(self, names: frozenset[str]) -> AsyncGenerator[AdapterView | AliasFlip]:
-        async for event in self._events.watch(self.list()):
-            if not names or event.name in names:
+    async def _watch(self, call: Call, names: frozenset[str]) -> AsyncGenerator[AdapterView | AliasFlip]:
+        async for event in self._events.watch(self.list(call)):
+            if (not names or event.name in names) and call.access.grants.may_use(event.name):
                 yield event
 
     def _view_of(self, meaning: Meaning) -> AdapterView:
@@ -190,10 +196,12 @@ class AdaptersHandler:
             raise InvalidError("`adapter` is empty: name an adapter", reason="EMPTY_FIELD", field="adapter")
         call.requested = reference
         try:
+            call.access.check_adapter(Reference.parse(reference).name)
             meaning = await self._catalog.meaning(reference)
         except InvalidError as error:
             raise InvalidError(error.message, reason=error.reason, field="adapter") from None
         call.adapter = meaning.main.name
+        call.facts.update(digest=meaning.main.digest, revision=meaning.main.number)
         return meaning
 
     async def _current(self, name: str, alias: str) -> int:

@@ -10,13 +10,14 @@ from loradeck_serve.domain import AnswerRequest, Call, Chunk, Final
 from loradeck_serve.handlers.fields import check_sampling, check_text
 from loradeck_serve.handlers.generation import Generation
 from loradeck_serve.handlers.targets import Targets
+from loradeck_serve.live import Live
 from loradeck_serve.text.tokenizers import Tokenizers
 
 
 class AnswerHandler:
     """Both kinds of answer; they differ in the task and in how the door hands them out."""
 
-    def __init__(self, targets: Targets, tokenizers: Tokenizers, generation: Generation, limits: Limits) -> None:
+    def __init__(self, targets: Targets, tokenizers: Tokenizers, generation: Generation, limits: Live[Limits]) -> None:
         self._targets = targets
         self._tokenizers = tokenizers
         self._generation = generation
@@ -39,9 +40,9 @@ class AnswerHandler:
     async def _run(
         self, call: Call, request: AnswerRequest, kind: Literal["short_qa", "long_qa"]
     ) -> AsyncGenerator[Chunk | Final]:
-        check_text(request.question, "question", self._limits)
-        check_text(request.context, "context", self._limits, required=False)
-        check_sampling(request.sampling, self._limits)
+        check_text(request.question, "question", self._limits.now)
+        check_text(request.context, "context", self._limits.now, required=False)
+        check_sampling(request.sampling, self._limits.now, call.access.grants)
         target = await self._targets.find(call, request.adapter, kind)
         if "context" in target.task.fields and not request.context.strip():
             raise InvalidError(

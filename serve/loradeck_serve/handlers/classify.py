@@ -11,6 +11,7 @@ from loradeck_serve.domain import BatchClassifyRequest, Call, ClassifyReply, Cla
 from loradeck_serve.handlers.dispatch import Dispatcher
 from loradeck_serve.handlers.fields import check_text
 from loradeck_serve.handlers.targets import Target, Targets
+from loradeck_serve.live import Live
 from loradeck_serve.observation.metrics import Metrics
 from loradeck_serve.text.tokenizers import Tokenizers
 from loradeck_tasks.task import Task
@@ -23,7 +24,7 @@ class ClassifyHandler:
     """Classify and BatchClassify."""
 
     def __init__(
-        self, targets: Targets, tokenizers: Tokenizers, dispatcher: Dispatcher, limits: Limits, metrics: Metrics
+        self, targets: Targets, tokenizers: Tokenizers, dispatcher: Dispatcher, limits: Live[Limits], metrics: Metrics
     ) -> None:
         self._targets = targets
         self._tokenizers = tokenizers
@@ -33,21 +34,21 @@ class ClassifyHandler:
 
     async def classify(self, call: Call, request: ClassifyRequest) -> ClassifyReply:
         """The most probable label, and every candidate's probability."""
-        check_text(request.text, "text", self._limits)
+        check_text(request.text, "text", self._limits.now)
         target = await self._targets.find(call, request.adapter, "classification", request.labels)
         labels = self._labels(target.task, request.labels)
         return await self._one(call, target, request.text, labels, "text")
 
     async def batch(self, call: Call, request: BatchClassifyRequest) -> tuple[ClassifyReply, ...]:
         """One reply per text, in order. The first failure ends all others and is raised."""
-        if not 1 <= len(request.texts) <= self._limits.batch_texts:
+        if not 1 <= len(request.texts) <= self._limits.now.batch_texts:
             raise InvalidError(
-                f"`texts` has {len(request.texts)} entries: it must have 1 to {self._limits.batch_texts}",
+                f"`texts` has {len(request.texts)} entries: it must have 1 to {self._limits.now.batch_texts}",
                 reason="OUT_OF_RANGE",
                 field="texts",
             )
         for index, text in enumerate(request.texts):
-            check_text(text, f"texts[{index}]", self._limits)
+            check_text(text, f"texts[{index}]", self._limits.now)
         target = await self._targets.find(call, request.adapter, "classification", request.labels)
         labels = self._labels(target.task, request.labels)
         window = asyncio.Semaphore(BATCH_AT_ONCE)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from loradeck_registry.errors import InvalidError
+from loradeck_serve.access.grants import Grants
 from loradeck_serve.config import Limits
 from loradeck_serve.domain import Sampling
 from loradeck_serve.engine.base import GenerateSettings
@@ -25,13 +26,14 @@ def check_text(value: str, field: str, limits: Limits, required: bool = True) ->
         )
 
 
-def check_sampling(sampling: Sampling, limits: Limits) -> None:
+def check_sampling(sampling: Sampling, limits: Limits, grants: Grants) -> None:
     """Raise InvalidError (OUT_OF_RANGE) for the first setting outside its range."""
+    most = grants.most_tokens(limits.max_tokens)
     checks: tuple[tuple[str, float | None, Callable[[float], bool], str], ...] = (
         ("temperature", sampling.temperature, lambda v: 0 <= v <= 2, "0 to 2"),
         ("top_p", sampling.top_p, lambda v: 0 < v <= 1, "greater than 0, at most 1"),
         ("top_k", sampling.top_k, lambda v: v >= 0, "0 or greater"),
-        ("max_tokens", sampling.max_tokens, lambda v: 1 <= v <= limits.max_tokens, f"1 to {limits.max_tokens}"),
+        ("max_tokens", sampling.max_tokens, lambda v: 1 <= v <= most, f"1 to {most}"),
     )
     for name, value, holds, wanted in checks:
         # A NaN holds no comparison, and so is refused with the rest.
@@ -48,13 +50,13 @@ def check_sampling(sampling: Sampling, limits: Limits) -> None:
 
 
 def generate_settings(
-    sampling: Sampling, task: Task, limits: Limits, room: int, stop_token_ids: tuple[int, ...], whole: bool = False
+    sampling: Sampling, task: Task, most_tokens: int, stop_token_ids: tuple[int, ...], whole: bool = False
 ) -> GenerateSettings:
-    """The request's settings with the task's defaults filled in, cut to the `room` that the context leaves."""
+    """The request's settings with the task's defaults filled in, and at most `most_tokens` tokens."""
     temperature, top_p, top_k = sampling.applied(task.sampling)
     wanted = task.max_tokens if sampling.max_tokens is None else sampling.max_tokens
     return GenerateSettings(
-        max_tokens=min(wanted, limits.max_tokens, room),
+        max_tokens=min(wanted, most_tokens),
         temperature=temperature,
         top_p=top_p,
         top_k=top_k,

@@ -8,13 +8,14 @@ from loradeck_serve.domain import Call, Chunk, Final, GenerateRequest
 from loradeck_serve.handlers.fields import check_sampling, check_text
 from loradeck_serve.handlers.generation import Generation
 from loradeck_serve.handlers.targets import Target, Targets
+from loradeck_serve.live import Live
 from loradeck_serve.text.tokenizers import Rendered, Tokenizers
 
 
 class GenerateHandler:
     """Free generation."""
 
-    def __init__(self, targets: Targets, tokenizers: Tokenizers, generation: Generation, limits: Limits) -> None:
+    def __init__(self, targets: Targets, tokenizers: Tokenizers, generation: Generation, limits: Live[Limits]) -> None:
         self._targets = targets
         self._tokenizers = tokenizers
         self._generation = generation
@@ -25,7 +26,7 @@ class GenerateHandler:
         given = [n for n in ("fields", "prompt", "message") if getattr(request, n) is not None]
         if len(given) != 1:
             raise InvalidError("give exactly one of `fields`, `prompt`, `message`", reason="EMPTY_FIELD", field="input")
-        check_sampling(request.sampling, self._limits)
+        check_sampling(request.sampling, self._limits.now, call.access.grants)
         target = await self._targets.find(call, request.adapter, "generate")
         prompt, field = await self._prompt(target, request)
         if not prompt.token_ids:
@@ -34,7 +35,7 @@ class GenerateHandler:
 
     async def _prompt(self, target: Target, request: GenerateRequest) -> tuple[Rendered, str]:
         if request.prompt is not None:
-            check_text(request.prompt, "prompt", self._limits)
+            check_text(request.prompt, "prompt", self._limits.now)
             return await self._tokenizers.encode(target.task, request.prompt, special=True), "prompt"
         if request.message is not None:
             if target.own_task:
@@ -43,7 +44,7 @@ class GenerateHandler:
                     reason="NOT_A_BASE",
                     field="message",
                 )
-            check_text(request.message, "message", self._limits)
+            check_text(request.message, "message", self._limits.now)
             return await self._tokenizers.render(target.task, {"prompt": request.message}), "message"
         assert request.fields is not None
         if not target.own_task:
@@ -62,6 +63,6 @@ class GenerateHandler:
                 field=f"fields.{odd[0][:80]}",
             )
         for name, value in request.fields.items():
-            check_text(value, f"fields.{name}", self._limits, required=False)
+            check_text(value, f"fields.{name}", self._limits.now, required=False)
         longest = max(request.fields, key=lambda name: len(request.fields[name] if request.fields else ""), default="")
         return await self._tokenizers.render(target.task, request.fields), f"fields.{longest}"

@@ -11,6 +11,7 @@ from loradeck_serve.handlers.dispatch import Admitted, Dispatcher
 from loradeck_serve.handlers.fields import generate_settings
 from loradeck_serve.handlers.pacing import Pacer
 from loradeck_serve.handlers.targets import Target
+from loradeck_serve.live import Live
 from loradeck_serve.observation.metrics import Metrics
 from loradeck_serve.text.tokenizers import Rendered
 
@@ -18,7 +19,7 @@ from loradeck_serve.text.tokenizers import Rendered
 class Generation:
     """Runs one prompt to its end. Closing the iterator aborts the request in the engine at once."""
 
-    def __init__(self, dispatcher: Dispatcher, limits: Limits, metrics: Metrics) -> None:
+    def __init__(self, dispatcher: Dispatcher, limits: Live[Limits], metrics: Metrics) -> None:
         self._dispatcher = dispatcher
         self._limits = limits
         self._metrics = metrics
@@ -35,11 +36,10 @@ class Generation:
         task = target.task
         stops = (*task.stop, *sampling.stop)
         # Where a stop string may end the answer, somebody has to read along.
-        settings = generate_settings(
-            sampling, task, self._limits, room, prompt.stop_token_ids, not stream and not stops
-        )
+        most = min(call.access.grants.most_tokens(self._limits.now.max_tokens), room)
+        settings = generate_settings(sampling, task, most, prompt.stop_token_ids, not stream and not stops)
         detokenizer = prompt.detokenizer(stops)
-        pacer = Pacer(self._limits.chunk_milliseconds / 1000, settings.max_tokens)
+        pacer = Pacer(self._limits.now.chunk_milliseconds / 1000, settings.max_tokens)
         async with self._dispatcher.admit(call, target, length) as admitted:
             texts: list[str] = []
             shown = cached = 0
@@ -52,9 +52,10 @@ class Generation:
                 async for output in outputs:
                     last = time.monotonic()
                     first = first or last
+                    admitted.passage.first_token(first)
                     count = len(output.token_ids)
                     cached = max(cached, output.cached_prompt_tokens)
-                    admitted.place.charge(count)
+                    admitted.charge(count)
                     if text := detokenizer.push(output.token_ids):
                         texts.append(text)
                         yield Chunk(text, max(detokenizer.tokens - shown, 1))

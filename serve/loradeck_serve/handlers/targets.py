@@ -48,16 +48,19 @@ class Targets:
         """What `reference` (empty: the base) means for a request of this kind. Sets `call.adapter`.
 
         `labels` are those of the request: a default classification has no others. Raises NotFoundError, InvalidError,
-        and PreconditionError (WRONG_TASK, BASE_MISMATCH, NOT_AN_ADAPTER, OTHER_REVISION).
+        DeniedError, and PreconditionError (WRONG_TASK, BASE_MISMATCH, NOT_AN_ADAPTER, OTHER_REVISION).
         """
         call.requested = reference
         if not reference:
+            call.access.check_adapter(self._base.name)
             call.adapter = ""
             return self._of_base("", kind, labels)
         try:
             parsed = Reference.parse(reference)
         except LoradeckError as error:
             raise InvalidError(error.message, reason=error.reason, field="adapter") from None
+        # Before anything is looked up: who may not use a name does not learn whether it exists.
+        call.access.check_adapter(parsed.name)
         if self._base.is_meant_by(parsed):
             call.adapter = ""
             if self._base.task is not None and self._base.task.kind != kind:

@@ -1,31 +1,77 @@
-"""Prometheus on a port of its own, and the gauges that are read now and then rather than counted."""
+"""The metrics door: Prometheus' format over HTTP, on a port of its own, in threads beside the event loop."""
 
-import asyncio
-import logging
-import time
+import socket
+import threading
+from contextlib import suppress
+from socketserver import ThreadingMixIn
 from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
-from prometheus_client import start_http_server
+from prometheus_client import make_wsgi_app
 
-from loradeck_registry.errors import PreconditionError, UnavailableError
-from loradeck_serve.admission.queue import AdmissionQueue
-from loradeck_serve.catalog.watcher import Watcher
+from loradeck_registry.errors import PreconditionError
 from loradeck_serve.config import Address
-from loradeck_serve.engine_handle import EngineHandle
+from loradeck_serve.grpc.tls import Certificates
 from loradeck_serve.observation.metrics import Metrics
-from loradeck_serve.residency.manager import ResidencyManager
 
-_log = logging.getLogger(__name__)
+_SECONDS = 10.0
+"""What a scraper gets for handshake, request and reading the answer, each."""
+_MOST = 32
+"""Connections at once; more are closed. Prometheus needs one."""
 
-REFRESH_SECONDS = 1.0
+
+class _Handler(WSGIRequestHandler):
+    """Logs nothing, and waits for nobody for long."""
+
+    timeout = _SECONDS
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing."""
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    """A thread per connection, a bounded number of them. TLS is spoken in that thread: nobody can stop the others."""
+
+    daemon_threads = True
+    block_on_close = False
+    certificates: Certificates | None = None
+
+    def __init__(self, address: Address) -> None:
+        self.address_family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+        self._places = threading.BoundedSemaphore(_MOST)
+        super().__init__((address.host, address.port), _Handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """See socketserver."""
+        if not self._places.acquire(blocking=False):
+            self.shutdown_request(request)
+            return
+        super().process_request(request, client_address)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """See socketserver."""
+        try:
+            request.settimeout(_SECONDS)
+            if self.certificates is not None:
+                request = self.certificates.context.wrap_socket(request, server_side=True)
+            super().process_request_thread(request, client_address)
+        except OSError:
+            # A handshake that failed, or a scraper that went away.
+            with suppress(OSError):
+                self.shutdown_request(request)
+        finally:
+            self._places.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A connection that broke is the scraper's affair."""
 
 
 class MetricsDoor:
     """An HTTP server in a thread. Raises PreconditionError (PORT_IN_USE) when it cannot listen."""
 
-    def __init__(self, address: Address, metrics: Metrics) -> None:
+    def __init__(self, address: Address, metrics: Metrics, certificates: Certificates | None = None) -> None:
         try:
-            server, self._thread = start_http_server(address.port, addr=address.host, registry=metrics.registry)
+            self._server = _Server(address)
         except OSError as error:
             raise PreconditionError(
                 f"the metrics door cannot listen on {address} ({error.strerror}): choose another with --metrics-port, "
@@ -33,60 +79,14 @@ class MetricsDoor:
                 reason="PORT_IN_USE",
                 field="metrics",
             ) from None
-        self._server: Any = server
-        self.address = Address(host=address.host, port=server.server_port)
+        self._server.certificates = certificates
+        self._server.set_app(make_wsgi_app(metrics.registry))
+        self._thread = threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True)
+        self._thread.start()
+        self.address = Address(host=address.host, port=self._server.server_port)
 
     def stop(self) -> None:
         """Close the port."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join(timeout=5)
-
-
-class Gauges:
-    """Copies the present state into the gauges, once a second."""
-
-    def __init__(
-        self,
-        metrics: Metrics,
-        queue: AdmissionQueue,
-        residency: ResidencyManager,
-        engine: EngineHandle,
-        watcher: Watcher | None,
-    ) -> None:
-        self._metrics = metrics
-        self._queue = queue
-        self._residency = residency
-        self._engine = engine
-        self._watcher = watcher
-        self._shown: set[str] = set()
-
-    async def run(self) -> None:
-        """Refresh until cancelled."""
-        while True:
-            await self.refresh()
-            await asyncio.sleep(REFRESH_SECONDS)
-
-    async def refresh(self) -> None:
-        """Copy once."""
-        metrics = self._metrics
-        metrics.resident.set(self._residency.used)
-        metrics.slots_used.set(self._residency.slots.used)
-        totals: dict[str, list[int]] = {label: [0, 0] for label in self._shown}
-        for name, (waiting, running) in self._queue.counts().items():
-            total = totals.setdefault(metrics.label(name), [0, 0])
-            total[0] += waiting
-            total[1] += running
-        for label, (waiting, running) in totals.items():
-            metrics.waiting.labels(label).set(waiting)
-            metrics.running.labels(label).set(running)
-        self._shown = set(totals)
-        if self._watcher is not None:
-            metrics.registry_age.set(time.monotonic() - self._watcher.last_success)
-        try:
-            stats = await self._engine.get().stats()
-        except UnavailableError:
-            return
-        metrics.kv_used.set(stats.kv_cache_used)
-        metrics.engine_running.set(stats.running)
-        metrics.engine_waiting.set(stats.waiting)

@@ -1,0 +1,108 @@
+"""Certificates of the doors: read, checked before they are used, and read again when they change."""
+
+import logging
+import ssl
+import threading
+from pathlib import Path
+
+import grpc
+
+from loradeck_registry.errors import PreconditionError
+from loradeck_serve.config import Tls
+
+_log = logging.getLogger(__name__)
+
+
+class Certificates:
+    """The certificate in use. gRPC asks for it at each new connection, from a thread of its own."""
+
+    def __init__(self, files: Tls) -> None:
+        """Reads the files. Raises PreconditionError (BAD_CERTIFICATE) with one line."""
+        self._files = files
+        self._lock = threading.Lock()
+        self._configuration, self._context = self._read()
+        self._shown = self._configuration
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The files."""
+        return tuple(p for p in (self._files.certificate, self._files.key, self._files.client_ca) if p is not None)
+
+    def reload(self) -> None:
+        """Read the files again; new connections get what they hold now. Raises as the constructor, changing nothing."""
+        configuration, context = self._read()
+        with self._lock:
+            self._configuration, self._context = configuration, context
+
+    def server_credentials(self) -> grpc.ServerCredentials:
+        """Of one gRPC door, for as long as it lives."""
+        given = self._configuration
+
+        def newest() -> grpc.ServerCertificateConfiguration | None:
+            nonlocal given
+            with self._lock:
+                if given is self._configuration:
+                    return None
+                given = self._configuration
+                return given
+
+        return grpc.dynamic_ssl_server_credentials(given, newest, self._files.client_ca is not None)
+
+    @property
+    def context(self) -> ssl.SSLContext:
+        """The same for a door that is not gRPC's: take it anew for each connection."""
+        with self._lock:
+            return self._context
+
+    def _read(self) -> tuple[grpc.ServerCertificateConfiguration, ssl.SSLContext]:
+        files = self._files
+        # gRPC takes whatever it is given and then fails every handshake; OpenSSL says what is wrong.
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        path = files.certificate
+        try:
+            certificate = files.certificate.read_bytes()
+            path = files.key
+            key = files.key.read_bytes()
+            # The password is asked for on the terminal otherwise.
+            context.load_cert_chain(files.certificate, files.key, password=_no_password)
+            authority = None
+            if files.client_ca is not None:
+                path = files.client_ca
+                authority = files.client_ca.read_bytes()
+                context.load_verify_locations(cadata=authority.decode("ascii"))
+                context.verify_mode = ssl.CERT_REQUIRED
+        except ssl.SSLError as error:
+            raise self._bad(path, error.reason or str(error)) from None
+        except OSError as error:
+            raise self._bad(path, error.strerror or str(error)) from None
+        except ValueError as error:
+            raise self._bad(path, str(error)) from None
+        return grpc.ssl_server_certificate_configuration([(key, certificate)], authority), context
+
+    def _bad(self, path: Path, why: str) -> PreconditionError:
+        hints = {
+            "KEY_VALUES_MISMATCH": "the key does not belong to the certificate",
+            "NO_START_LINE": "it is not PEM",
+            "PEM_LIB": "it is not PEM, or holds something else",
+        }
+        return PreconditionError(
+            f"cannot use {path} for TLS: {hints.get(why, why)}", reason="BAD_CERTIFICATE", field="tls"
+        )
+
+
+def _no_password() -> str:
+    raise ValueError("the key is encrypted: give one without a password")
+
+
+def certificate_names(context: object) -> frozenset[str]:
+    """The names in the verified certificate of a call's other end: subject alternative names and common name.
+
+    `context` is the call's. Empty without a certificate.
+    """
+    properties = context.auth_context()  # type: ignore[attr-defined]
+    names = (
+        *properties.get("x509_subject_alternative_name", ()),
+        *properties.get("x509_common_name", ()),
+    )
+    return frozenset(name.decode(errors="replace") for name in names)
