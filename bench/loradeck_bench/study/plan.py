@@ -145,8 +145,7 @@ class Plan:
             inputs["recipe"] = dict(self._resolve(self.recipe(run), self.settings(run)))
         except (InvalidError, NotFoundError) as error:
             if blocked is None:
-                error.message = f"`runs.{name}`: {error.message}"
-                raise
+                raise type(error)(f"`runs.{name}`: {error.message}", reason=error.reason, field=name) from error
         title = run.title or name
         return Planned(f"runs/{name}", title, digest_of(inputs), (parent,), inputs, run.seconds, blocked)
 

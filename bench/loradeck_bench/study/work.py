@@ -30,8 +30,8 @@ class Work:
 
     def start(self, step: Planned, arguments: Sequence[str], *, threads: int | None = None) -> Child:
         """Start a `loradeck` command; its log is named after the step."""
-        # Everything that the study reads and writes stays in its folder.
-        environment = {"LORADECK_CACHE": str((self.place.root / "cache").absolute())}
+        # Everything that the study reads and writes stays in its folder. Progress bars come in whole lines.
+        environment = {"LORADECK_CACHE": str((self.place.root / "cache").absolute()), "COLUMNS": "160"}
         if threads is not None and "OMP_NUM_THREADS" not in os.environ:
             environment["OMP_NUM_THREADS"] = str(threads)
         log = self.place.logs / f"{step.id.replace('/', '-')}.log"
