@@ -30,7 +30,7 @@ class Attempts(Generic[C]):
         """Whom to ask now."""
 
     def failed(self, error: LoradeckError) -> float:
-        """`endpoint` has failed. Sets the next one, returns the seconds to wait before it. Raises `error` at the end."""
+        """`endpoint` has failed: set the next one, return the seconds to wait before it. Raises `error` at the end."""
         if isinstance(error, UnavailableError):
             self.endpoint.failed()
         else:
