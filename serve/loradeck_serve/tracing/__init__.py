@@ -1,0 +1,1 @@
+"""Traces of requests: where each one spent its time, for OpenTelemetry collectors."""
