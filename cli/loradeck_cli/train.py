@@ -45,10 +45,11 @@ def run(
     # Errors of the recipe come at once; only now are torch and transformers imported.
     with spinner("starting"):
         from loradeck_train.follow import follow
-        from loradeck_train.loop.world import World, refuse_sharding
+        from loradeck_train.loop.world import join
         from loradeck_train.run import run as run_training
-    refuse_sharding()
-    if not World.here().main:
+
+        world = join()
+    if not world.main:
         follow(loaded, registry, folder, resume=resume)
         return
     report = run_training(loaded, registry, folder, resume=resume, title=Path(recipe).stem)

@@ -71,6 +71,7 @@ def merge(
 @click.option("--error", type=click.FloatRange(0, 1), help="The smallest rank of at most this relative error.")
 @click.option("--budget", type=click.FloatRange(0), help="The smallest rank that scores at most this much worse.")
 @click.option("--ranks", default="1,2,4,8,16,32,64,128", show_default=True, metavar="N,N", help="Ranks of the table.")
+@click.option("--embeddings/--no-embeddings", default=True, show_default=True, help="Let embedding and head take part.")
 @click.option("--score", is_flag=True, help="Score every rank of the table; --budget does.")
 @click.option("--data", metavar="SOURCE", help="Rows to score by (default: those of the checkpoint's recipe).")
 @click.option("--split", default="test", show_default=True, help="Split of them.")
@@ -88,6 +89,7 @@ def extract(
     error: float | None,
     budget: float | None,
     ranks: str,
+    embeddings: bool,
     score: bool,
     data: str | None,
     split: str,
@@ -97,7 +99,7 @@ def extract(
     output: Path | None,
     json_path: str | None,
 ) -> None:
-    """Make an adapter out of CHECKPOINT (NAME[@...]): the change of its linear layers, cut to a rank by SVD."""
+    """Make an adapter out of CHECKPOINT (NAME[@...]): the change of its matrices, cut to a rank by SVD."""
     if sum(value is not None for value in (rank, energy, error, budget)) != 1:
         raise InvalidError("say what decides the rank: one of --rank, --energy, --error, --budget", field="rank")
     sizes = _ranks(ranks)
@@ -123,6 +125,7 @@ def extract(
             publish=split_publish(publish) if publish else None,
             dtype=dtype,
             scorer_of=scorer_of if score or budget is not None else None,
+            embeddings=embeddings,
         )
     rows = {
         "revision": figures["revision"] or f"not pushed; files in {figures['folder']}",
@@ -130,7 +133,8 @@ def extract(
         "rank": str(figures["rank"]),
         "size": f"{figures['bytes']:,} bytes",
         figures["score"] or "score": f"{figures['full_score']:.3f} of the checkpoint" if figures["score"] else None,
-        "left out": f"{figures['left_out']:.2%} of the change is in norms, biases and embeddings",
+        "left out": f"{figures['left_out']:.2%} of the change has no place in an adapter (biases"
+        + (")" if embeddings else ", embedding, head)"),
         "divergence": f"{figures['divergence_from_full']:.4f} nats from the checkpoint on the probe's prompts",
     }
     emit(figures, rows, json_path, _table(figures))

@@ -16,10 +16,11 @@ from loradeck_registry.manifest import Manifest
 from loradeck_registry.registry import Registry, Revision
 from loradeck_train.loop.checkpoints import open_output, remove_checkpoints
 from loradeck_train.loop.disk import writing
-from loradeck_train.loop.forgetting import Forgetting
+from loradeck_train.loop.forgetting import FORGETTING, Forgetting
 from loradeck_train.loop.memory import PeakMemory
 from loradeck_train.loop.trainer import TrainingResult, train
-from loradeck_train.model.build import ModelSize, TrainingModel, build_model
+from loradeck_train.loop.world import World
+from loradeck_train.model.build import ModelSize, TrainingModel, build_model, put_together
 from loradeck_train.model.loss import logprobs_at_end
 from loradeck_train.plan.lint import refuse_unservable
 from loradeck_train.prepare import Prepared, pad_token_id, prepare
@@ -50,7 +51,8 @@ class RunReport:
         record = self.manifest.provenance
         keys = (
             "method", "steps", "tokens", "tokens_per_second", "peak_bytes", "parameters", "trainable_parameters",
-            "trainable_share", "validation_loss", "test_loss", "substitutions", "reload_check", "loss_history",
+            "trainable_share", "validation_loss", "test_loss", "substitutions", "reload_check", "processes", "sharding",
+            "loss_history",
         )  # fmt: skip
         return {
             "revision": str(self.revision) if self.revision else None,
@@ -87,6 +89,7 @@ def run(
     refuse_unservable(prepared)
     recipe = prepared.recipe
     checkpoint = open_output(output, prepared, resume)
+    World.here().collect(None)  # The others wait for the folder (`follow`).
     for line in prepared.substitutions:
         console.print(f"substituted: {line}", highlight=False)
     for line in prepared.warnings:
@@ -148,11 +151,15 @@ def _train_and_export(
     recipe = prepared.recipe
     forgetting: Forgetting | None = None
     if (source := recipe.evaluation.forgetting) is not None:
-        forgetting = Forgetting(source, prepared.tokenizer, output / "forgetting.json", bf16=recipe.precision == "bf16")
-    with PeakMemory() as memory:
-        trained: TrainingModel = build_model(
+        forgetting = Forgetting(source, prepared.tokenizer, output / FORGETTING, bf16=recipe.precision == "bf16")
+
+    def build() -> TrainingModel:
+        return build_model(
             recipe, prepared.base.folder, prepared.task, prepared.counts.longest, prepared.tokenizer, prepared.training
         )
+
+    with PeakMemory() as memory:
+        trained = build()
         result = train(
             recipe,
             trained,
@@ -167,10 +174,13 @@ def _train_and_export(
             title=title,
             console=console,
         )
+    whole = put_together(trained, build)
+    assert whole is not None, "the first process publishes"
+    trained = whole
     allowed = allowed_ids(prepared.task, prepared.base.identity.vocabulary)
     answers = logprobs_at_end(trained.model, prompts, allowed)
     size = trained.size
     fidelity = export(trained, prepared, folder)
-    del trained
+    del trained, whole
     gc.collect()
     return size, result, answers, memory.peak_bytes, fidelity

@@ -1,4 +1,4 @@
-"""A LoRA out of a full checkpoint: the change of every linear layer, cut to the rank that is good enough."""
+"""A LoRA out of a full checkpoint: the change of every matrix, cut to the rank that is good enough."""
 
 import shutil
 from collections.abc import Callable, Sequence
@@ -12,6 +12,7 @@ from torch import Tensor
 from loradeck_registry.errors import PreconditionError
 from loradeck_registry.registry import Registry
 from loradeck_registry.shapes import read_shapes
+from loradeck_train.convert.folding import gains
 from loradeck_train.convert.publishing import proven_manifest, push_converted
 from loradeck_train.convert.score import Score
 from loradeck_train.convert.sources import Source, open_source
@@ -27,6 +28,7 @@ from loradeck_train.publish.proof import allowed_ids
 RANKS = (1, 2, 4, 8, 16, 32, 64, 128)
 _BYTES = {"bfloat16": 2, "float32": 4}
 Scorer = Callable[[Any], Score]
+Triple = tuple[Tensor, Tensor, Tensor]
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Row:
-    """A rank and what it keeps of the linear layers' change: share of the squared norm, relative error (Frobenius),
+    """A rank and what it keeps of the matrices' change: share of the squared norm, relative error (Frobenius),
     bytes of tensors, and the score where one was asked for."""
 
     rank: int
@@ -54,25 +56,35 @@ class Row:
 
 @dataclass
 class Factors:
-    """Singular triples of every linear layer's change, up to the largest rank, and the change's squared norm."""
+    """Singular triples of every matrix's change, up to the largest rank, and the changes' squared norm."""
 
-    triples: dict[str, tuple[Tensor, Tensor, Tensor]]
+    triples: dict[str, Triple]
+    """By linear module of the layers."""
+    embedding: Triple | None
+    head: Triple | None
+    """Of the base's own rows, [rows, hidden]; None where they have not changed, or are left out."""
     energy: float
     left_out: float
-    """Squared norm of what changed elsewhere: norms, biases, the base's own rows of embedding and head."""
+    """Squared norm of what has no place in the adapter: biases, norms that feed no linear layer, and embedding and head
+    if they are left out."""
     rows: Rows | None
+
+    @property
+    def all(self) -> list[Triple]:
+        """Of layers, embedding and head."""
+        return [*self.triples.values(), *(found for found in (self.embedding, self.head) if found is not None)]
 
     def changes(self, rank: int) -> Changes:
         """The pairs at `rank`, singular values shared by both sides."""
-        pairs = {}
-        for name, (u, values, v) in self.triples.items():
-            root = values[:rank].sqrt()
-            pairs[name] = ((v[:, :rank] * root).t().contiguous(), (u[:, :rank] * root).contiguous())
-        return Changes(pairs=pairs)
+        return Changes(
+            pairs={name: _pair(triple, rank) for name, triple in self.triples.items()},
+            embedding=None if self.embedding is None else _pair(self.embedding, rank),
+            head=None if self.head is None else _pair(self.head, rank),
+        )
 
     def kept(self, rank: int) -> float:
-        """Share of the linear layers' squared norm."""
-        kept = sum(float(values[:rank].double().square().sum()) for _, values, _ in self.triples.values())
+        """Share of the matrices' squared norm."""
+        kept = sum(float(values[:rank].double().square().sum()) for _, values, _ in self.all)
         return min(1.0, kept / self.energy) if self.energy else 1.0
 
 
@@ -87,11 +99,14 @@ def extract(
     publish: tuple[str, str | None] | None,
     dtype: str,
     scorer_of: Callable[[Source], Scorer] | None,
+    embeddings: bool = True,
 ) -> dict[str, Any]:
     """Extract an adapter from the full checkpoint `reference`, write it to `output`, and push it if `publish` says so.
 
-    `scorer_of` gives every rank of the table a score, and the checkpoint itself. Returns figures for programs. Raises
-    PreconditionError (NO_RANK: none of `ranks` is good enough; what opening the source and the proof raise).
+    What norms have learned goes into the linear layers behind them. `embeddings`: the base's own rows of embedding and
+    head take part; new tokens' rows always do, whole. `scorer_of` gives every rank of the table a score, and the
+    checkpoint itself. Returns figures for programs. Raises PreconditionError (NO_RANK: none of `ranks` is good enough;
+    what opening the source and the proof raise).
     """
     source = open_source(registry, reference, base, "full")
     ranks = sorted({*ranks, *([wanted.rank] if wanted.rank else [])})
@@ -100,7 +115,7 @@ def extract(
     of_full = logprobs_at_end(full, source.prompts, allowed)
     scorer = scorer_of(source) if scorer_of is not None else None
     ceiling = scorer(full) if scorer is not None else None
-    factors = _factors(source, full, max(ranks))
+    factors = _factors(source, full, max(ranks), embeddings)
     del full
     table = _table(source, factors, ranks, dtype, scorer)
     share = factors.left_out / (factors.left_out + factors.energy)
@@ -115,6 +130,7 @@ def extract(
         "energy": chosen.energy,
         "error": chosen.error,
         "left_out": share,
+        "embeddings": factors.embedding is not None or factors.head is not None,
     }
     manifest, check = proven_manifest(source, output, "adapter", expected, dtype, record, lossy=False)
     revision = None
@@ -144,33 +160,57 @@ def _divergence(truth: Sequence[Tensor], found: Sequence[Tensor]) -> float:
     return sum(values) / len(values)
 
 
-def _factors(source: Source, full: Any, rank: int) -> Factors:
-    plain = load_causal(source.base.folder, torch.float32)
-    modules = read_shapes(source.base.folder).modules
-    triples = {}
-    energy = left_out = 0.0
-    vocabulary = source.base.identity.vocabulary
+def _pair(triple: Triple, rank: int) -> tuple[Tensor, Tensor]:
+    u, values, v = triple
+    root = values[:rank].sqrt()
+    return (v[:, :rank] * root).t().contiguous(), (u[:, :rank] * root).contiguous()
+
+
+def _factors(source: Source, full: Any, rank: int, embeddings: bool) -> Factors:
+    plain = load_causal(source.base.folder, torch.float32).eval()
+    shapes = read_shapes(source.base.folder, source.base.identity)
+    gain, folded = gains(plain, full, source.prompts[0])
+    changes: dict[str, Tensor] = {}
+    left_out = 0.0
     before = dict(plain.named_parameters())
     for name, after in full.named_parameters():
         module = name.removesuffix(".weight")
-        if module in modules:
-            change = (after - before[name]).detach()
-            triples[module] = singular(change, rank)
-            energy += float(change.double().square().sum())
-        elif name in before:
-            # Rows of new tokens are carried over as they are; any other change has no place in an adapter.
-            size = vocabulary if after.ndim == 2 else len(after)
-            left_out += float((after - before[name])[:size].detach().double().square().sum())
+        if module in shapes.modules:
+            changes[module] = (after * gain.get(module, 1.0) - before[name]).detach()
+        elif name in before and name not in folded and after.ndim == 1:
+            left_out += _energy(after - before[name])
+    (first, _), (second, own_head) = matrices(plain), matrices(full)
+    heads = own_head * gain.get(shapes.head, 1.0)
+    # Rows of new tokens are carried over as they are.
+    sides = {shapes.embedding: (second - first).detach(), shapes.head: (heads - matrices(plain)[1]).detach()}
+    for change in sides.values():
+        change[shapes.vocabulary :] = 0
+    sides = {name: change for name, change in sides.items() if _energy(change)}
+    if not embeddings:
+        left_out += sum(_energy(change) for change in sides.values())
+        sides = {}
     added = [token.id for token in source.task.added_tokens]
     rows = None
     if added:
-        inputs, outputs = (matrix[added].detach().clone() for matrix in matrices(full))
+        inputs, outputs = (matrix[added].detach().clone() for matrix in (second, heads))
         rows = (torch.tensor(added, dtype=torch.int64), inputs, outputs)
-    return Factors(triples, energy, left_out, rows)
+    cut = {name: singular(change, rank) for name, change in sides.items()}
+    return Factors(
+        {name: singular(change, rank) for name, change in changes.items()},
+        cut.get(shapes.embedding),
+        cut.get(shapes.head),
+        sum(_energy(change) for change in (*changes.values(), *sides.values())),
+        left_out,
+        rows,
+    )
+
+
+def _energy(change: Tensor) -> float:
+    return float(change.detach().double().square().sum())
 
 
 def _table(source: Source, factors: Factors, ranks: Sequence[int], dtype: str, scorer: Scorer | None) -> list[Row]:
-    sides = sum(u.shape[0] + v.shape[0] for u, _, v in factors.triples.values())
+    sides = sum(u.shape[0] + v.shape[0] for u, _, v in factors.all)
     rows = 0 if factors.rows is None else 2 * factors.rows[1].numel()
     found = []
     for rank in ranks:
@@ -204,10 +244,10 @@ def _choose(table: Sequence[Row], wanted: Wanted, ceiling: Score | None, left_ou
     if found is None:
         best = table[-1]
         raise PreconditionError(
-            f"no rank up to {best.rank} is good enough: it keeps {best.energy:.1%} of the linear layers' change, an "
+            f"no rank up to {best.rank} is good enough: it keeps {best.energy:.1%} of the matrices' change, an "
             f"error of {best.error:.3f}"
             + ("" if best.score is None or ceiling is None else f", scores {best.score:.3f} of {ceiling.value:.3f}")
-            + f"; {left_out:.0%} of all change is in embeddings, norms and biases, which an adapter leaves out: "
+            + f"; {left_out:.0%} of all change is where the adapter has no place for it: "
             "ask for less, or for more ranks with --ranks",
             reason="NO_RANK",
         )

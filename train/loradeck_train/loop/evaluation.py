@@ -7,6 +7,7 @@ from torch import nn
 
 from loradeck_train.data.batches import IGNORED, Collator, EncodedDataset
 from loradeck_train.data.encoding import Encoded
+from loradeck_train.model.sharding import settle
 
 _TOKENS = 4096
 
@@ -22,7 +23,7 @@ def loss_per_token(model: nn.Module, examples: Sequence[Encoded], *, bf16: bool,
     model.eval()
     total, count = 0.0, 0
     try:
-        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             while order:
                 size = max(1, _TOKENS // examples[order[-1]].length)
                 chosen, order = order[-size:], order[:-size]
@@ -33,4 +34,5 @@ def loss_per_token(model: nn.Module, examples: Sequence[Encoded], *, bf16: bool,
                 count += int((batch["labels"][:, 1:] != IGNORED).sum())
     finally:
         model.train(training)
+        settle(model)
     return total / count

@@ -12,10 +12,13 @@ from loradeck_registry.errors import InvalidError, NotFoundError
 from loradeck_train.data.encoding import Encoded
 from loradeck_train.data.rows import iterate_rows
 from loradeck_train.loop.evaluation import loss_per_token
+from loradeck_train.loop.world import World
 
 _WINDOW = 256
 _MOST = 65_536
 _FIELD = "evaluation.forgetting"
+FORGETTING = "forgetting.json"
+"""In the output folder."""
 
 
 class Forgetting:
@@ -35,7 +38,9 @@ class Forgetting:
     def measure_before(self, model: nn.Module, resumed: bool) -> None:
         """Measure and remember; a resumed run keeps what was measured when it began."""
         if not (resumed and self._kept.is_file()):
-            self._kept.write_text(json.dumps({"before": self._perplexity(model)}))
+            before = self._perplexity(model)
+            if World.here().main:
+                self._kept.write_text(json.dumps({"before": before}))
 
     def measure_after(self, model: nn.Module) -> dict[str, float]:
         """`perplexity_before`, `perplexity_after`, `ratio` and `tokens`."""

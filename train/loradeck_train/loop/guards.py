@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from torch import Tensor, nn
 
 from loradeck_registry.errors import PreconditionError
+from loradeck_train.loop.world import World
+from loradeck_train.model.sharding import part
 
 _WINDOW = 20
 _FACTOR = 2.0
@@ -62,7 +64,10 @@ class WeightsMoved:
         """Names of the trained tensors whose sample is still what it was. Raises PreconditionError
         (WEIGHTS_DID_NOT_MOVE) if that is all of them."""
         now = dict(model.named_parameters())
-        found = [name for name, before in self._before.items() if bool((_sample(now[name]) == before).all())]
+        still = {name for name, before in self._before.items() if bool((_sample(now[name]) == before).all())}
+        # Where weights are sharded, a tensor has moved if any part of it has.
+        everywhere = set.intersection(*World.here().collect(still))
+        found = [name for name in self._before if name in everywhere]
         if len(found) == len(self._before):
             raise PreconditionError(
                 "the first steps changed none of the trained weights: the learning rate is too small for their "
@@ -73,5 +78,5 @@ class WeightsMoved:
 
 
 def _sample(parameter: Tensor) -> Tensor:
-    flat = parameter.detach().reshape(-1)
+    flat = part(parameter).detach().reshape(-1)
     return flat[:: max(1, flat.numel() // _SAMPLED)].clone()

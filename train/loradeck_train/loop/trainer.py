@@ -22,10 +22,9 @@ from loradeck_train.loop.interrupting import InterruptedTraining, StopOnSignal
 from loradeck_train.loop.optimizers import OPTIMIZERS
 from loradeck_train.loop.schedule import Schedule, plan_schedule
 from loradeck_train.loop.validation import BEST, ValidationLooks
-from loradeck_train.model.build import TrainingModel
-from loradeck_train.model.loss import remove_completion_loss
-from loradeck_train.model.low_rank import remove_low_rank
-from loradeck_train.model.token_rows import remove_token_rows
+from loradeck_train.loop.world import World
+from loradeck_train.model.build import TrainingModel, without_shortcuts
+from loradeck_train.model.sharding import shard
 from loradeck_train.recipe.settings import Recipe
 
 _KEPT_STEPS = 200
@@ -70,10 +69,13 @@ def train(
     test: Sequence[Encoded] = (),
     forgetting: Forgetting | None = None,
     resume_from: Path | None = None,
+    best_folder: Path | None = None,
     title: str = "training",
     console: Console | None = None,
 ) -> TrainingResult:
-    """Train `prepared` in place; history and checkpoints go to `output`.
+    """Train `prepared` in place; history and checkpoints go to `output`, the best weights to `best_folder`, which all
+    processes of a run share (unset: a folder in `output`). Where the launcher asks for it the model is sharded, and
+    stays so.
 
     Raises PreconditionError (LOSS_NOT_FINITE, LOSS_DIVERGED, WEIGHTS_DID_NOT_MOVE, DISK_FULL), and
     InterruptedTraining after a Ctrl+C or SIGTERM, when a checkpoint has been kept.
@@ -83,6 +85,8 @@ def train(
     history = HistoryWriter(output / HISTORY, resumed=resume_from is not None)
     progress = ProgressBar(history, title, console)
     stop = StopOnSignal()
+    if World.here().sharding == "fsdp":
+        shard(prepared.model, prepared.causal)
     schedule = plan_schedule(recipe, [e.length for e in training], max_length)
     trainer = FedTrainer(
         recipe=recipe,
@@ -94,11 +98,15 @@ def train(
     )
     trainer.remove_callback(PrinterCallback)
     looks = ValidationLooks(
-        recipe.evaluation, lambda: trainer.loss_on(validation), history.note_validation, output / BEST
+        recipe.evaluation,
+        lambda: trainer.loss_on(validation),
+        history.note_validation,
+        best_folder or output / BEST,
     )
     trainer.look(looks)
     if resume_from is not None:
         looks.read_state(resume_from)
+        trainer.continue_order(resume_from, schedule.steps_per_epoch)
     if forgetting is not None:
         forgetting.measure_before(prepared.model, resumed=resume_from is not None)
     started = time.monotonic()
@@ -121,11 +129,7 @@ def train(
     validation_loss = trainer.loss_on(validation)
     test_loss = trainer.loss_on(test)
     forgotten = forgetting.measure_after(prepared.model) if forgetting is not None else None
-    remove_completion_loss(prepared.causal)
-    remove_completion_loss(prepared.model)
-    remove_low_rank(prepared.model)
-    remove_token_rows(prepared.model)
-    prepared.model.eval()
+    without_shortcuts(prepared)
     tokens = int(trainer.state.num_input_tokens_seen)
     return TrainingResult(
         steps=int(trainer.state.global_step),

@@ -7,12 +7,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from loradeck_train.loop.sealing import complete_checkpoints, write_checkpoint
+from loradeck_train.loop.world import World
+from loradeck_train.model.sharding import gathered, scatter
 from loradeck_train.recipe.evaluation import EvaluationSettings
 
 STATE = "validation.json"
@@ -31,7 +32,7 @@ class Looks:
 
 class ValidationLooks(TrainerCallback):  # type: ignore[misc]
     """Measures every `settings.every_steps` and at the end, tells `note`, and keeps the best trained weights in
-    `folder`."""
+    `folder`, which all processes of a run see and the first one writes."""
 
     def __init__(
         self,
@@ -62,6 +63,8 @@ class ValidationLooks(TrainerCallback):  # type: ignore[misc]
     def _look(self, step: int, model: nn.Module) -> None:
         loss = self._measure()
         assert loss is not None, "a recipe that looks has validation rows"
+        # One opinion for all processes of a run, whatever their last digits are.
+        loss = World.here().collect(loss)[0]
         self._note(step, loss)
         looks = self.looks
         if looks.best_loss is not None and not loss < looks.best_loss - self._settings.min_improvement:
@@ -69,7 +72,9 @@ class ValidationLooks(TrainerCallback):  # type: ignore[misc]
             return
         self.looks = Looks(loss, step, 0)
         if self._settings.keep_best:
-            write_checkpoint(self._folder, step, lambda aside: _save(model, aside / _WEIGHTS))
+            weights = gathered(model)
+            if World.here().main:
+                write_checkpoint(self._folder, step, lambda aside: save_file(weights, str(aside / _WEIGHTS)))
 
     def write_state(self, folder: Path) -> None:
         """Put what was found into a checkpoint, and remove weights that neither it nor a later one can ask for."""
@@ -88,20 +93,15 @@ class ValidationLooks(TrainerCallback):  # type: ignore[misc]
 
     def load_best(self, model: nn.Module, last_step: int) -> bool:
         """Put the best weights into `model` unless they are those of the last step; says whether it did."""
-        best = self._best() if self._settings.keep_best and self.looks.best_step != last_step else None
+        if not self._settings.keep_best or self.looks.best_step == last_step:
+            return False
+        World.here().collect(None)  # The first process has written by now what all read.
+        best = self._best()
         if best is None:
             return False
-        kept = load_file(str(best / _WEIGHTS))
-        with torch.no_grad():
-            for name, parameter in model.named_parameters():
-                if name in kept:
-                    parameter.copy_(kept[name])
+        scatter(model, load_file(str(best / _WEIGHTS)))
         return True
 
     def _best(self) -> Path | None:
         found = [p for p in complete_checkpoints(self._folder) if p.name.endswith(f"-{self.looks.best_step}")]
         return found[0] if found else None
-
-
-def _save(model: nn.Module, path: Path) -> None:
-    save_file({n: p.detach().cpu().contiguous() for n, p in model.named_parameters() if p.requires_grad}, str(path))

@@ -1,7 +1,7 @@
 """The model of a run: the base in the right precision, LoRA or all parameters, new tokens initialised."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,14 @@ from torch import Tensor, nn
 from loradeck_tasks.task import Task
 from loradeck_train.data.batches import Collator, EncodedDataset
 from loradeck_train.data.encoding import Encoded
+from loradeck_train.loop.world import World
 from loradeck_train.model.adapters import Start, start_of, with_lora
 from loradeck_train.model.loading import choose_attention, device, load_causal
-from loradeck_train.model.loss import install_completion_loss
-from loradeck_train.model.low_rank import install_low_rank
+from loradeck_train.model.loss import install_completion_loss, remove_completion_loss
+from loradeck_train.model.low_rank import install_low_rank, remove_low_rank
 from loradeck_train.model.new_rows import initial_rows, set_rows
-from loradeck_train.model.token_rows import install_token_rows
+from loradeck_train.model.sharding import gathered, scatter
+from loradeck_train.model.token_rows import install_token_rows, remove_token_rows
 from loradeck_train.recipe.settings import Recipe
 
 
@@ -75,6 +77,8 @@ def equip(
 ) -> TrainingModel:
     """A loaded base made trainable as the recipe says. Without a tokenizer, new rows start as they are (a plan)."""
     base_parameters = causal.num_parameters()
+    # DeepSpeed brings a module's parts together when that module is called, and shortcuts call none.
+    shortcuts = World.here().sharding != "deepspeed"
     added = [token.id for token in task.added_tokens]
     settings = recipe.task
     rows = None
@@ -89,15 +93,42 @@ def equip(
             rows = None
         model = with_lora(recipe, causal, added, _batches(recipe, examples))
         start = start_of(recipe, model)
-        install_low_rank(model)
-        install_token_rows(model)
+        if shortcuts:
+            install_low_rank(model)
+            install_token_rows(model)
     if rows is not None:
         set_rows(causal, added, rows)
     if not recipe.gradient_checkpointing:
         causal.config.use_cache = False
-    install_completion_loss(causal)
+    if shortcuts:
+        install_completion_loss(causal)
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     return TrainingModel(model, causal, ModelSize(trainable, base_parameters, attention), start)
+
+
+def without_shortcuts(trained: TrainingModel) -> None:
+    """Undo what only training needs: from here the model computes as its libraries do."""
+    remove_completion_loss(trained.causal)
+    remove_completion_loss(trained.model)
+    remove_low_rank(trained.model)
+    remove_token_rows(trained.model)
+    trained.model.eval()
+
+
+def put_together(trained: TrainingModel, build: Callable[[], TrainingModel]) -> TrainingModel | None:
+    """The trained model as one process can hold and publish it; None on the processes that do not.
+
+    A model that is spread over processes is built again, whole, with what was trained; each of them must call this.
+    """
+    if World.here().sharding is None:
+        return trained
+    values = gathered(trained.model)
+    if not World.here().main:
+        return None
+    fresh = build()
+    without_shortcuts(fresh)
+    scatter(fresh.model, values)
+    return replace(fresh, start=trained.start)
 
 
 def _batches(recipe: Recipe, examples: Sequence[Encoded]) -> list[dict[str, Tensor]]:

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from loradeck_registry.errors import PreconditionError
+from loradeck_train.loop.world import World
 from loradeck_train.model.attention import PACKED, register_packed_attention, supports_packed
 from loradeck_train.recipe.lora import QuantizationSettings
 
@@ -13,8 +14,12 @@ _EAGER_LENGTH = 1024
 
 
 def device() -> torch.device:
-    """The GPU if there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """Where whole models are held: this process's GPU if there is one, else the CPU. A model that is spread over
+    processes may not fit one GPU, so that it is put together and looked at on the CPU."""
+    world = World.here()
+    if not torch.cuda.is_available() or world.sharding is not None:
+        return torch.device("cpu")
+    return torch.device("cuda", world.local_rank)
 
 
 def choose_attention(precision: str, longest: int, packed: Path | None = None) -> str:

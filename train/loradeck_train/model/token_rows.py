@@ -50,11 +50,13 @@ def _is_plain(module: Any) -> bool:
 
 
 def _forward_of(module: Any) -> Any:
-    base, rows = module.base_layer, module.trainable_tokens_delta["default"]
+    base = module.base_layer
     ids = sorted(module.token_indices["default"])
     order = [module.token_indices["default"].index(i) for i in ids]
 
     def forward(x: Tensor, *_: Any, **__: Any) -> Tensor:
+        # Looked up at every pass: where weights are sharded, a pass has parameters of its own.
+        rows = module.trainable_tokens_delta["default"]
         known = torch.tensor(ids, device=x.device)
         place = torch.searchsorted(known, x).clamp_max(len(ids) - 1)
         new = known[place] == x

@@ -26,13 +26,13 @@ def merge_into(base: Path, changes: Changes, rows: Rows | None, dtype: str) -> A
         if rows is not None:
             # Before the changes: LoRA on an embedding moves the new tokens' rows like all others.
             ids, inputs, outputs = rows
-            if is_tied(causal) and not torch.equal(inputs, outputs):
-                _untie(causal)
+            if not torch.equal(inputs, outputs):
+                untie(causal)
             embedding.weight[ids] = inputs.to(embedding.weight)
             if not is_tied(causal):
                 head.weight[ids] = outputs.to(head.weight)
-        if is_tied(causal) and changes.head is not None:
-            _untie(causal)
+        if changes.head is not None:
+            untie(causal)
         for module, pair in ((embedding, changes.embedding), (head, changes.head)):
             if pair is not None:
                 a, b = pair
@@ -55,7 +55,10 @@ def save_checkpoint(causal: Any, tokenizer: Any, folder: Path) -> None:
     tokenizer.save_pretrained(str(folder))
 
 
-def _untie(causal: Any) -> None:
+def untie(causal: Any) -> None:
+    """Give the head a matrix of its own, equal to the embedding's; nothing to do where it has one."""
+    if not is_tied(causal):
+        return
     head = causal.get_output_embeddings()
     head.weight = nn.Parameter(head.weight.detach().clone(), requires_grad=False)
     causal.config.tie_word_embeddings = False

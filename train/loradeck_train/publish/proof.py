@@ -21,6 +21,7 @@ from loradeck_train.model.loading import device, load_causal
 from loradeck_train.model.loss import logprobs_at_end
 from loradeck_train.model.matrices import matrices
 from loradeck_train.publish.export import NEW_TOKENS
+from loradeck_train.publish.merging import untie
 
 _CANDIDATES = 16
 _CONTINUATION = 8
@@ -119,6 +120,8 @@ def load_adapter(base: Any, folder: Path) -> Any:
 
     if (folder / NEW_TOKENS).is_file():
         new = load_file(str(folder / NEW_TOKENS))
+        if not torch.equal(new["input_rows"], new["output_rows"]):
+            untie(base)
         with torch.no_grad():
             for matrix, rows in zip(matrices(base), (new["input_rows"], new["output_rows"]), strict=True):
                 matrix[new["ids"]] = rows.to(matrix)
