@@ -24,6 +24,8 @@ class Server:
     """Door for applications."""
     admin: str
     """Door for operators."""
+    metrics: str
+    """Prometheus' door."""
     base: str
     """What the server calls its base in replies."""
     start_seconds: float
@@ -53,7 +55,7 @@ def serving(
                 )
             workplace.progress.note(f"{name}: {' '.join(child.tail())}")
             time.sleep(0.2)
-        yield Server(child, ready[1], ready[2], ready[4], time.monotonic() - child.started)
+        yield Server(child, ready[1], ready[2], ready[3], ready[4], time.monotonic() - child.started)
 
 
 def _text(child: Child) -> str:
