@@ -62,6 +62,22 @@ def measure_training(plan: TrainPlan, folder: Path, say: Say) -> dict[str, Any]:
     }
 
 
+def measure_methods(plan: TrainPlan, folder: Path, say: Say) -> dict[str, Any]:
+    """LoRA against full over batch sizes and what each stores: `measure_training` without the plain trainer."""
+    started = time.monotonic()
+    work = _prepare(plan, folder)
+    return {
+        "methods": _ladder(plan, work, folder, imported_bytes("loradeck", folder), say),
+        "stored": _stored(work, folder, say),
+        "plan": {
+            "precision": "bf16", "data": "pocket:qa", "ladder_rows": plan.ladder_rows, "batch_sizes": plan.batch_sizes
+        },
+        "machine": machine(),
+        "versions": versions(),
+        "seconds": round(time.monotonic() - started, 1),
+    }  # fmt: skip
+
+
 def _prepare(plan: TrainPlan, folder: Path) -> Work:
     """The project's QA set, cut to size: rows to train on, and rows that neither side trains on."""
     lines = (loradeck_pocket.QUESTION_ANSWERING / "train.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
@@ -109,7 +125,8 @@ def _ladder(plan: TrainPlan, work: Work, folder: Path, imported: int, say: Say) 
                 save_steps=max(1, steps // 2),
             )  # fmt: skip
             outcome = loradeck(changed, folder / f"{method}-{size}", imported)
-            found.append({"method": method, "batch_size": size, **_figures(outcome), "loss": outcome.losses})
+            name = {"name": f"{method}-{size}", "method": method, "batch_size": size}
+            found.append({**name, **_figures(outcome), "loss": outcome.losses})
             found[-1]["memory"] = outcome.memory
             say(
                 f"{method}, batch {size}: {outcome.tokens_per_second:,.0f} tokens/s, "

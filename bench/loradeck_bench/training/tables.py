@@ -9,7 +9,13 @@ from loradeck_bench.report.units import size
 
 
 def training_tables(result: Mapping[str, Any]) -> Iterator[Table]:
-    """Plain against loradeck, then LoRA against full, then what is stored."""
+    """Plain against loradeck where it was measured, then LoRA against full, then what is stored."""
+    if "ratio" in result:
+        yield _both(result)
+    yield from _methods(result)
+
+
+def _both(result: Mapping[str, Any]) -> Table:
     both = Table(title="plain Trainer + PEFT against loradeck", title_justify="left")
     for column in ("", "plain", "loradeck", "ratio"):
         both.add_column(column, justify="right" if column else "left")
@@ -22,7 +28,10 @@ def training_tables(result: Mapping[str, Any]) -> Iterator[Table]:
         f"{result['peak_ratio']:.2f}",
     )  # fmt: skip
     both.add_row("difference of the validation losses", "", "", f"{result['loss_difference']:.4f}")
-    yield both
+    return both
+
+
+def _methods(result: Mapping[str, Any]) -> Iterator[Table]:
     methods = Table(title="LoRA and full", title_justify="left")
     for column in ("method", "batch", "tokens/s", "seconds", "peak", "peak while saving", "validation loss", "stored"):
         methods.add_column(column, justify="left" if column == "method" else "right")
