@@ -9,7 +9,7 @@ PACKAGES := registry train serve bench cli pocket tests protos
 export HF_HOME ?= $(HOME)/.cache/huggingface
 LOCAL := XDG_CACHE_HOME=$(CURDIR)/build/cache XDG_CONFIG_HOME=$(CURDIR)/build/config
 
-.PHONY: demo test test-unit test-crash lint format protos clean setup
+.PHONY: demo test test-unit test-crash soak lint format protos clean setup
 
 demo: $(STAMP)
 	$(LOCAL) $(BIN)/loradeck demo $(DEMO_ARGS)
@@ -25,6 +25,11 @@ test-unit: $(STAMP)
 # Writers and collections of the registry killed before and after every operation and at 200 random points, and raced.
 test-crash: $(STAMP)
 	$(LOCAL) LORADECK_CRASH_ROUNDS=200 $(BIN)/python -m pytest -rP tests/registry/test_concurrency.py tests/registry/test_collecting.py $(TEST_ARGS)
+
+# Half an hour of everything at once against one server: wrong tokens, crashes, leaks, growth. SOAK_ARGS="--minutes 3"
+soak: $(STAMP)
+	mkdir -p build
+	$(LOCAL) $(BIN)/loradeck bench soak --json build/soak.json $(SOAK_ARGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check $(PACKAGES)
