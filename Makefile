@@ -9,7 +9,7 @@ PACKAGES := registry train serve bench cli pocket tests protos
 export HF_HOME ?= $(HOME)/.cache/huggingface
 LOCAL := XDG_CACHE_HOME=$(CURDIR)/build/cache XDG_CONFIG_HOME=$(CURDIR)/build/config
 
-.PHONY: demo test test-unit test-crash soak lint format protos clean setup
+.PHONY: studies demo test test-unit test-crash soak lint format protos clean setup
 
 demo: $(STAMP)
 	$(LOCAL) $(BIN)/loradeck demo $(DEMO_ARGS)
@@ -30,6 +30,13 @@ test-crash: $(STAMP)
 soak: $(STAMP)
 	mkdir -p build
 	$(LOCAL) $(BIN)/loradeck bench soak --json build/soak.json $(SOAK_ARGS)
+
+# The four published studies at the size of this machine, one after another; QLoRA's package comes along where it can be had.
+studies: $(STAMP)
+	@$(BIN)/python -c "import bitsandbytes" 2>/dev/null || $(BIN)/python -m pip install --quiet -c constraints.txt bitsandbytes || true
+	@failed=; for study in econ-it anyscale belle alpaca; do \
+	  $(LOCAL) $(BIN)/loradeck study run $$study --scale pocket $(STUDY_ARGS) || failed="$$failed $$study"; done; \
+	test -z "$$failed" || { echo "failed:$$failed"; exit 1; }
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check $(PACKAGES)

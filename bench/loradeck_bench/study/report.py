@@ -6,10 +6,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from loradeck_bench.machine import machine, versions
-from loradeck_bench.report.units import duration, size
+from loradeck_bench.report.html import pages
 from loradeck_bench.study.figures import make_figure
 from loradeck_bench.study.plan import Plan
 from loradeck_bench.study.published import published
@@ -32,6 +30,7 @@ def make_report(plan: Plan, state: State, failed: Mapping[str, str], unfinished:
     made = {figure.id: make_figure(figure, results, paper) for figure in study.figures}
     report: Report = {
         "title": study.title,
+        "base": f"{', '.join(study.bases[one.name].source for one in plan.of('bases'))}, scale {plan.place.scale}",
         "study": plan.place.study,
         "scale": plan.place.scale,
         "about": study.about,
@@ -39,7 +38,7 @@ def make_report(plan: Plan, state: State, failed: Mapping[str, str], unfinished:
         "differs": list(study.differs),
         "created": f"{datetime.now():%Y-%m-%d %H:%M}",
         "seconds": state.wall_seconds(),
-        "cards": [_card(card.model_dump(), results) for card in study.cards],
+        "headline": [_card(card.model_dump(), results) for card in study.cards],
         "tables": {table.id: make_table(table, results, paper) for table in study.tables},
         "figures": {name: data for name, (data, _) in made.items()},
         "data": dict(results.tree()["data"]),
@@ -65,15 +64,7 @@ def write_report(report: Report, pictures: Mapping[str, str | None], folder: Pat
 
 def render(report: Report, pictures: Mapping[str, str | None]) -> str:
     """The HTML of a report: one file that asks nothing of the network."""
-    environment = Environment(
-        loader=PackageLoader("loradeck_bench"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"bytes": size, "duration": duration}
-    return environment.get_template("study.html").render(report=report, pictures=pictures)
+    return pages().get_template("study.html").render(report=report, pictures=pictures)
 
 
 def _card(card: dict[str, Any], results: Results) -> dict[str, str]:
