@@ -9,7 +9,7 @@ device=${LORADECK_DEVICE:-}
 if [ -z "$device" ]; then
   if command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | grep -q GPU; then device=gpu; else device=cpu; fi
 fi
-extras=${LORADECK_EXTRAS:-train,serve-$device,bench,dev}
+extras=${LORADECK_EXTRAS:-train,qlora,serve-$device,bench,dev}
 echo "setting up $venv for $device with $("$python" --version): about 200 packages, 2 to 5 minutes"
 [ -x "$venv/bin/python" ] || "$python" -m venv "$venv" || {
   echo "cannot make a virtual environment: install the venv module of $python (Debian: python3-venv)" >&2
