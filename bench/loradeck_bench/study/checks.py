@@ -10,7 +10,8 @@ from typing import Any
 
 from loradeck_bench.children import Child, ChildFailedError
 from loradeck_bench.extra import ENGINE, METRICS, PAGES, TRAINING, require
-from loradeck_bench.report.units import duration, size
+from loradeck_bench.report.units import size
+from loradeck_bench.study.format.work import Served
 from loradeck_bench.study.outcomes import Outcome, Outcomes
 from loradeck_bench.study.plan import Plan, Planned
 from loradeck_bench.study.state import State
@@ -38,6 +39,10 @@ def missing_parts(plan: Plan, state: State, tell: Callable[[str], None] = lambda
         if one.step.blocked and one.state == "blocked":
             what, _, get = one.step.blocked.rpartition(": ")
             found.append(Missing(f"{one.step.id}: {what}", get))
+    asked = [one for one in plan.study.evaluations.values() if isinstance(one, Served) and one.embedding]
+    if asked and plan.embedding_model is None and plan.place.scale == "full":
+        get = "hf download sentence-transformers/all-MiniLM-L6-v2 --local-dir MODEL, then --embedding-model MODEL"
+        found.append(Missing("a model for BERTScore and semantic similarity", get))
     if plan.place.scale == "full":
         found += _missing_weights(plan, state)
         found += _too_small(plan, state, tell)
@@ -58,8 +63,9 @@ def plan_of(plan: Plan, step: Planned, outcomes: Outcomes) -> dict[str, Any]:
     with TemporaryDirectory() as folder:
         out = Path(folder) / "plan.json"
         arguments = ["train", "plan", plan.recipe(run), "--base", plan.study.bases[base].source, "--json", str(out)]
-        for setting in plan.settings(run):
+        for setting in plan.settings(run, without_data=step.blocked is not None):
             arguments += ["--set", setting]
+        arguments += ["--batch-sizes", "1"]
         with Child.loradeck(f"plan {step.name}", arguments, Path(folder) / "log", environment={}) as child:
             while child.poll() is None:
                 time.sleep(0.1)
@@ -71,8 +77,8 @@ def plan_of(plan: Plan, step: Planned, outcomes: Outcomes) -> dict[str, Any]:
 
 def _missing_weights(plan: Plan, state: State) -> list[Missing]:
     found = []
-    for one in state.left():
-        if not one.step.id.startswith("bases/"):
+    for one in state.steps.values():
+        if not one.step.id.startswith("bases/") or one.state == "done":
             continue
         source = plan.study.bases[one.step.name].source
         kind, _, rest = source.partition(":")
@@ -98,8 +104,8 @@ def _cached(name: str, revision: str) -> bool:
 def _too_small(plan: Plan, state: State, tell: Callable[[str], None]) -> list[Missing]:
     outcomes = Outcomes(plan.place.outcomes)
     found = []
-    for one in state.left():
-        if not one.step.id.startswith("runs/") or one.step.blocked:
+    for one in state.steps.values():
+        if not one.step.id.startswith("runs/") or one.state == "done":
             continue
         tell(f"planning {one.step.name}")
         try:
@@ -111,9 +117,8 @@ def _too_small(plan: Plan, state: State, tell: Callable[[str], None]) -> list[Mi
             needed, there = figures["memory"]["peak"], figures["device_memory_bytes"]
             found.append(
                 Missing(
-                    f"memory for {one.step.name}: {size(needed)} at its peak, {figures['device']} has {size(there)} "
-                    f"(and would take {duration(figures['seconds'])})",
-                    "a GPU with so much memory; loradeck train plan "
+                    f"memory for {one.step.name}: {size(needed)} at its peak, {figures['device']} has {size(there)}",
+                    "a GPU with so much memory: loradeck train plan "
                     f"{plan.study.runs[one.step.name].recipe} --gpu NAME says which",
                 )
             )

@@ -99,13 +99,17 @@ class Plan:
         }
         return {**files, "registry": str(self.place.registry.absolute())}
 
-    def settings(self, run: Run) -> list[str]:
-        """`--set` values of a run: those that go with its data first."""
-        source = self.sources[run.data] if run.data else None
+    def settings(self, run: Run, *, without_data: bool = False) -> list[str]:
+        """`--set` values of a run: those that go with its data first. `without_data` leaves out what names a data file,
+        so that the recipe's own statement of its data counts."""
+        names = self.names()
+        source = self.sources[run.data] if run.data and not without_data else None
         own = {**(source.set if source else {}), **run.set}
         if source is not None and source.train is not None:
             own = {"data.source": source.train, **own}
-        return as_sets(fill(own, self.names()))
+        if without_data:
+            own = {key: value for key, value in own.items() if not placeholders(value)}
+        return as_sets(fill(own, names))
 
     def _add(self, step: Planned) -> None:
         self.steps[step.id] = step

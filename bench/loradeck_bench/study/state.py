@@ -1,7 +1,5 @@
 """How far a study is: what is done, what is left, what cannot be done, and how long the rest takes."""
 
-import statistics
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from loradeck_bench.study.outcomes import Outcome, Outcomes
@@ -17,7 +15,8 @@ class StepState:
     outcome: Outcome | None = None
     why: str = ""
     estimate: float | None = None
-    """Seconds it will take: what it took before with other inputs, else what the study file expects."""
+    """Seconds it will take: what it took before with other inputs, else what the study file expects, else what
+    `train plan` said of the run."""
 
 
 class State:
@@ -31,7 +30,7 @@ class State:
             why = step.blocked or next(
                 (f"needs {other}, which cannot be done" for other in step.after if self._blocked(other)), ""
             )
-            estimate = None if outcome else (outcomes.last_seconds(step.id) or step.expected)
+            estimate = None if outcome else self._estimate(step, outcomes)
             state = "done" if outcome else "blocked" if why else "left"
             self.steps[step.id] = StepState(step, state, outcome, "" if outcome else why, estimate)
 
@@ -52,11 +51,11 @@ class State:
         """What the steps that are done took."""
         return sum(one.outcome.wall_seconds for one in self.steps.values() if one.outcome is not None)
 
+    @staticmethod
+    def _estimate(step: Planned, outcomes: Outcomes) -> float | None:
+        known = outcomes.last_seconds(step.id) or step.expected
+        planned = outcomes.get(f"plans/{step.name}", step.digest) if known is None else None
+        return known if planned is None else float(planned.result["seconds"])
+
     def _blocked(self, step: str) -> bool:
         return self.steps[step].state == "blocked"
-
-
-def typical(values: Iterable[float]) -> float | None:
-    """The median, None of nothing."""
-    found = list(values)
-    return statistics.median(found) if found else None
