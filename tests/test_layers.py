@@ -71,7 +71,7 @@ def test_light_module_loads_no_heavy_package(module: str) -> None:
     assert result.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("group", ["train", "registry", "serve", "query", "adapters", "eval", "bench", "demo"])
+@pytest.mark.parametrize("group", ["train", "registry", "serve", "query", "adapters", "eval", "bench", "study", "demo"])
 def test_help_of_every_group_loads_no_heavy_package(group: str) -> None:
     code = (
         "import sys, loradeck_cli.main as m\n"

@@ -1,5 +1,6 @@
 """Study files: the shipped ones parse, scales are laid over the rest, mistakes are named."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,15 @@ def test_shipped_study_has_every_published_table_and_figure(name: str) -> None:
             assert not missing, f"{table.id} leaves out {missing}"
             missing = set(paper.parts[table.id].columns) - {column.name for column in table.columns}
             assert not missing, f"{table.id} leaves out {missing}"
+
+
+def test_documented_study_parses_with_its_recipes(tmp_path: Path) -> None:
+    page = Path(__file__).parents[3] / "docs" / "studies.md"
+    (block,) = re.findall(r"^```yaml\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+    file = tmp_path / "documented.yaml"
+    file.write_text(block)
+    plan = Plan(load_study(file, "pocket"), file, Place(tmp_path, "documented", "pocket"), resolve)
+    assert list(plan.steps)[:4] == ["bases/main", "runs/lora", "runs/full", "runs/again"]
 
 
 def test_scale_is_laid_over_the_rest(tree: Tree, write: Callable[[Tree], Path]) -> None:
