@@ -9,6 +9,7 @@ from loradeck_bench.load.plan import Subject
 from loradeck_bench.load.record import RequestRecord
 from loradeck_bench.rows import field_names
 from loradeck_client import Answer, AsyncAdminClient, AsyncClient, Classification, RetryPolicy, Sampling
+from loradeck_client.access import Access
 from loradeck_client.aio import AsyncTextStream
 from loradeck_client.results import AliasFlip
 from loradeck_registry.errors import InvalidError, UnavailableError
@@ -16,8 +17,13 @@ from loradeck_registry.errors import InvalidError, UnavailableError
 
 def connect(address: str, *, retry: bool = False) -> AsyncClient:
     """A client that tries once: a retry would hide what a load test is there to see. With `retry` it tries again where
-    the server asks for it, which is what an evaluation of answers wants."""
-    return AsyncClient(address, retry=None if retry else RetryPolicy(attempts=1))
+    the server asks for it, which is what an evaluation of answers wants. Who it is there, the environment says."""
+    return AsyncClient(address, retry=None if retry else RetryPolicy(attempts=1), access=Access.from_environment())
+
+
+def connect_admin(address: str) -> AsyncAdminClient:
+    """A client of the door for operators; who it is there, the environment says."""
+    return AsyncAdminClient(address, access=Access.from_environment())
 
 
 SECONDS = 120.0
@@ -141,7 +147,7 @@ def wait_flip(admin: str, name: str, alias: str) -> Callable[[int], Awaitable[No
     """A function that returns once the server at the door `admin` has said that `name@alias` means a given revision."""
 
     async def wait(revision: int) -> None:
-        async with AsyncAdminClient(admin) as client:
+        async with connect_admin(admin) as client:
             async for event in client.watch([name]):
                 if isinstance(event, AliasFlip) and (event.alias, event.revision) == (alias, revision):
                     return

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from loradeck_cli import bench_ab, bench_limits, bench_load, bench_serving, bench_soak, bench_storage, bench_train
+from loradeck_cli.connection import connection
 from loradeck_registry.errors import InvalidError
 
 TASKS = ("classification", "short_qa", "long_qa")
@@ -30,6 +31,7 @@ _OF_A_SERVER = {
 
 
 @command.command()
+@connection
 @click.option("--flips", type=click.IntRange(1), default=30, show_default=True, help="Moves, on a server of its own.")
 @click.option(
     "--seconds",

@@ -19,6 +19,7 @@ from loradeck_cli.bench_options import (
     shape_options,
     subject_options,
 )
+from loradeck_cli.connection import connection
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
+@connection
 @subject_options
 @shape_options
 @session_options

@@ -18,6 +18,7 @@ from loradeck_cli.bench_options import (
     session_options,
     subject_options,
 )
+from loradeck_cli.connection import connection
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -31,6 +32,7 @@ FEWEST = 10
 
 
 @click.command()
+@connection
 @subject_options
 @session_options
 @click.option("--start", type=POSITIVE, default=1.0, show_default=True, help="First rate, requests per second.")
@@ -69,6 +71,7 @@ def sweep(start: float, factor: float, rates: str | None, steps: int, seconds: f
 
 
 @click.command()
+@connection
 @subject_options
 @session_options
 @click.option("--slo", multiple=True, required=True, metavar="NAME=MS", help="ttft, tpot or latency of a request.")

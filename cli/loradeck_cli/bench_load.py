@@ -17,6 +17,7 @@ from loradeck_cli.bench_options import (
     shape_options,
     subject_options,
 )
+from loradeck_cli.connection import connection
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
+@connection
 @subject_options
 @shape_options
 @session_options
@@ -76,18 +78,18 @@ def load(duration: float, slo: tuple[str, ...], csv_path: str | None, **options:
 
 
 async def _load(session: "Session", plan: "LoadPlan", options: dict[str, Any], console: "Console") -> dict[str, Any]:
+    from loradeck_bench.asking import connect_admin
     from loradeck_bench.load.churn import Churn
     from loradeck_bench.load.live import live_view
     from loradeck_bench.load.record import write_record
     from loradeck_bench.output import open_for_writing
-    from loradeck_client import AsyncAdminClient
     from loradeck_registry.registry import Registry
 
     path = options["records_path"]
     async with AsyncExitStack() as stack:
         churn = None
         if options["churn"]:
-            operator = await stack.enter_async_context(AsyncAdminClient(options["admin"]))
+            operator = await stack.enter_async_context(connect_admin(options["admin"]))
             registry = Registry.open(options["url"])
             churn = Churn.of(registry, operator, list(plan.subjects), options["churn"], options["churn_every"])
         out = stack.enter_context(open_for_writing(path) if path else nullcontext())
@@ -129,6 +131,8 @@ def _remarks(summary: dict[str, Any]) -> list[str]:
         bounds = "" if low is None else f", {low:.3f} to {high:.3f}"
         lines.append(f"quality of {name}: {metric} {figures[metric]:.3f}{bounds} ({figures['answers']} answers)")
     lines += [f"{number} failed: {reason}" for reason, number in summary["errors"].items()]
+    if summary["cut_off"]:
+        lines.append(f"{summary['cut_off']} cut off: under way when the run was broken off")
     if summary["trace"] and summary["trace"]["skipped_rows"]:
         lines.append(f"{summary['trace']['skipped_rows']} bad rows of the trace skipped")
     if churn := summary.get("churn"):

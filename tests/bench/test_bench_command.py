@@ -32,7 +32,7 @@ async def test_load_writes_summary_records_and_page(scripted: RunningServer, tmp
     assert {"schedule_delay_ms", "shares", "latency_ms", "ttft_ms"} <= set(summary)
     records = (tmp_path / "records.jsonl").read_text().splitlines()
     assert len(records) == summary["requests"]
-    assert "loradeck load test" in (tmp_path / "load.html").read_text()
+    assert "<h1>Load test</h1>" in (tmp_path / "load.html").read_text()
     assert all(heading in result.output for heading in ("adapter", "TTFT", "TPOT", "delay", "clf@prod", "(base)"))
 
 

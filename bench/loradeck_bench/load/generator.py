@@ -55,7 +55,7 @@ class LoadRun:
         running: set[asyncio.Task[None]] = set()
         try:
             for record in planned:
-                await asyncio.sleep(max(0.0, record.intended - self.now()))
+                await self._until(record.intended)
                 if self.stopping:
                     break
                 task = asyncio.create_task(self._one(record, places))
@@ -66,13 +66,21 @@ class LoadRun:
         finally:
             await _cancel(running)
 
+    async def _until(self, moment: float) -> None:
+        # Again and again, since uvloop rounds to milliseconds: sent early, a request would look faster than it was.
+        while True:
+            wait = moment - self.now()
+            if wait <= 0:
+                return
+            await asyncio.sleep(wait)
+
     async def closed_loop(
         self, planned: Iterator[RequestRecord], *, concurrency: int, duration: float, begin: float | None = None
     ) -> None:
         """Keep `concurrency` requests under way until `duration` has passed or `planned` ends; then let them end.
         `begin` as in `open_loop`."""
         self.started = time.monotonic() if begin is None else begin
-        await asyncio.sleep(max(0.0, -self.now()))
+        await self._until(0.0)
         workers = {asyncio.create_task(self._worker(planned, duration)) for _ in range(concurrency)}
         try:
             await asyncio.gather(*workers)
@@ -100,7 +108,7 @@ class LoadRun:
         except Exception as error:  # a defect of this client: counted, never lost, and the run goes on
             record.status, record.reason = Kind.INTERNAL.value, f"CLIENT_{type(error).__name__}"
         finally:
-            if record.status != "unfinished":
+            if not record.cut_off:
                 record.end = self.now()
             self.records.append(record)
             self._notice(record)

@@ -11,6 +11,7 @@ import numpy as np
 from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -79,7 +80,8 @@ class LiveView(AbstractContextManager["LiveView"]):
             f"{self._title}  {min(now, self._plan.duration):.0f} of {self._plan.duration:g} s  sent {sent}  "
             f"under way {max(0, sent - self._ended)}  failed {sum(self._failed.values())}"
         )
-        bar = ProgressBar(total=self._plan.duration, completed=min(now, self._plan.duration), width=60)
+        # Padded, since a bar alone does not end its line.
+        bar = Padding(ProgressBar(total=self._plan.duration, completed=min(now, self._plan.duration), width=60), 0)
         span = max(min(RECENT, now), 0.5)
         notes = Text(
             f"last {span:.0f} s: {sum(record.ok for record in recent) / span:.1f} answered/s, "

@@ -6,6 +6,8 @@ from typing import Any, TextIO
 
 OK = "ok"
 """Status of a request that was answered."""
+UNFINISHED = "unfinished"
+"""Status of a request that was under way when the run was broken off."""
 
 
 @dataclass
@@ -31,7 +33,7 @@ class RequestRecord:
     """When the final message or the error came."""
     chunks: list[tuple[float, int]] = field(default_factory=list)
     """Time and tokens of every streamed chunk."""
-    status: str = "unfinished"
+    status: str = UNFINISHED
     """`ok`, the kind of error, or `unfinished` where the run was broken off."""
     reason: str = ""
     """Stable reason code of an error."""
@@ -56,6 +58,11 @@ class RequestRecord:
     def ok(self) -> bool:
         """Whether it was answered."""
         return self.status == OK
+
+    @property
+    def cut_off(self) -> bool:
+        """Whether the run was broken off before it ended: neither answered nor failed."""
+        return self.status == UNFINISHED
 
     @property
     def latency(self) -> float | None:

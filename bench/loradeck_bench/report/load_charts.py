@@ -34,7 +34,8 @@ def time_chart(load: Mapping[str, Any]) -> str | None:
             name = "latency" if key == "latency_ms" else "first token"
             latencies.plot(times, values, marker=".", color=colour, label=f"{name} {mark}")
     latencies.set(title="milliseconds", xlabel="seconds", ylim=(0, None))
-    latencies.legend(loc="upper left", fontsize=7.5)
+    if latencies.lines:
+        latencies.legend(loc="upper left", fontsize=7.5)
     if quality:
         for (task, metric), colour in zip(quality["headline"].items(), PALETTE, strict=False):
             values = [window.get(task, np.nan) for window in quality["over_time"]]
@@ -95,7 +96,8 @@ def sweep_chart(sweep: Mapping[str, Any]) -> str | None:
                 label=f"{'latency' if key == 'latency_ms' else 'first token'} {mark}",
             )  # fmt: skip
     panes[1].set(title="milliseconds", xlabel="offered per second", yscale="log")
-    panes[1].legend(loc="upper left", fontsize=7.5)
+    if panes[1].lines:
+        panes[1].legend(loc="upper left", fontsize=7.5)
     tasks = sorted({task for step in scored for task in step["quality"]["per_task"]})
     for task, colour in zip(tasks, PALETTE, strict=False):
         found = [(s["rate"], s["quality"]["per_task"][task]) for s in scored if task in s["quality"]["per_task"]]

@@ -31,6 +31,8 @@ def fairness(
     asked: dict[str, list[RequestRecord]] = defaultdict(list)
     tasks: dict[str, list[float]] = defaultdict(list)
     for record in records:
+        if record.cut_off:
+            continue
         asked[record.adapter or base].append(record)
         if record.ok and record.latency is not None:
             tasks[record.task].append(record.latency)

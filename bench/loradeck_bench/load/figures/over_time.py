@@ -12,6 +12,11 @@ from loradeck_bench.load.shape.popularity import shares
 WINDOWS = 10
 
 
+def window_of(moment: float, duration: float) -> int:
+    """Number of the window that a moment falls into; what is later falls into the last one."""
+    return min(int(moment * WINDOWS / duration), WINDOWS - 1)
+
+
 def over_time(
     records: Sequence[RequestRecord], duration: float, name: str = "(base)", objective: Objective | None = None
 ) -> list[dict[str, Any]]:
@@ -21,15 +26,15 @@ def over_time(
     groups: list[list[RequestRecord]] = [[] for _ in range(WINDOWS)]
     ended: list[list[RequestRecord]] = [[] for _ in range(WINDOWS)]
     for record in records:
-        groups[min(int(record.intended / length), WINDOWS - 1)].append(record)
+        groups[window_of(record.intended, duration)].append(record)
         if record.ok and record.end is not None and record.end < duration:
-            ended[int(record.end / length)].append(record)
+            ended[window_of(record.end, duration)].append(record)
     return [
         {
             "from_seconds": number * length,
             "to_seconds": (number + 1) * length,
             "requests": len(group),
-            "failed": sum(not record.ok for record in group),
+            "failed": sum(not record.ok and not record.cut_off for record in group),
             "requests_per_second": len(group) / length,
             "answered_per_second": len(ended[number]) / length,
             "output_tokens_per_second": sum(record.output_tokens for record in ended[number]) / length,

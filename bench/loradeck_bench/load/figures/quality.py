@@ -11,7 +11,7 @@ from loradeck_bench.evaluation.answers import TEXT, Metric
 from loradeck_bench.evaluation.classification import class_figures
 from loradeck_bench.evaluation.figure import Figure
 from loradeck_bench.evaluation.measured import flatten
-from loradeck_bench.load.figures.over_time import WINDOWS
+from loradeck_bench.load.figures.over_time import WINDOWS, window_of
 from loradeck_bench.load.figures.summary import BASE
 from loradeck_bench.load.plan import Subject
 from loradeck_bench.load.record import RequestRecord
@@ -126,14 +126,13 @@ class Quality:
 
     def _over_time(self, duration: float) -> list[dict[str, Any]]:
         windows: list[dict[str, Any]] = []
-        length = duration / WINDOWS
         for number in range(WINDOWS):
             values: dict[str, float] = {}
             for task, scores in self._scores.items():
-                inside = [r for r in self._records[task] if min(int(r.intended / length), WINDOWS - 1) == number]
+                inside = [r for r in self._records[task] if window_of(r.intended, duration) == number]
                 if inside:
                     values[task] = scores.value(inside, self.headline[task])
-            windows.append({"from_seconds": number * length, **values})
+            windows.append({"from_seconds": number * duration / WINDOWS, **values})
         return windows
 
 

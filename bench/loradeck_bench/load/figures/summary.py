@@ -49,11 +49,12 @@ def _grouped(records: Sequence[RequestRecord], key: Callable[[RequestRecord], st
 
 def _figures(records: Sequence[RequestRecord], window: float, objective: Objective | None) -> dict[str, Any]:
     answered = [record for record in records if record.ok]
-    failed = [record for record in records if not record.ok]
+    failed = [record for record in records if not record.ok and not record.cut_off]
     return {
         "requests": len(records),
         "ok": len(answered),
         "failed": len(failed),
+        "cut_off": sum(record.cut_off for record in records),
         "errors": dict(Counter(record.reason or record.status for record in failed).most_common()),
         "seconds": window,
         "requests_per_second": _per_second(len(answered), window),

@@ -1,0 +1,104 @@
+"""Churn beside a load: what it takes, and how replies are judged that came meanwhile. tests/e2e runs it for real."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from loradeck_bench.load.churn import Churn, Operation, _Alias
+from loradeck_bench.load.churn_account import account
+from loradeck_bench.load.flips import Flip
+from loradeck_bench.load.record import OK, RequestRecord
+from loradeck_registry.errors import InvalidError, PreconditionError
+from loradeck_registry.registry import Registry
+from tests.bench.test_storage import push
+
+FILES = {"adapter_config.json": b"{}"}
+
+
+def revision(number: int) -> Any:
+    return SimpleNamespace(name="clf", number=number, digest=f"digest-{number}")
+
+
+def churn(*flips: Flip) -> Churn:
+    alias = _Alias("clf", "prod", revision(1), revision(1), [revision(1), revision(2)])
+    done = [Operation("move", "clf@prod", 2, 2.0, 2.5)]
+    return Churn(None, None, ["move"], 1.0, [alias], done, list(flips))  # type: ignore[arg-type]
+
+
+def reply(sent: float, end: float, number: int, adapter: str = "clf@prod", text: str = "t") -> RequestRecord:
+    return RequestRecord(
+        0, adapter, "short_qa", 0, sent, sent=sent, end=end, status=OK, revision=number, digest=f"digest-{number}",
+        text=text,
+    )  # fmt: skip
+
+
+MOVE = Flip("clf@prod", "digest-2", started=2.0, acknowledged=2.5)
+
+
+@pytest.mark.parametrize(
+    ("record", "wrong"),
+    [
+        (reply(1.0, 1.5, 1), False),
+        (reply(1.0, 1.5, 2), True),  # before the move began
+        (reply(1.9, 2.2, 2), False),  # it began while the request ran
+        (reply(2.4, 3.0, 1), False),  # not yet acknowledged when it was sent
+        (reply(2.6, 3.0, 1), True),
+        (reply(2.6, 3.0, 2), False),
+        (reply(2.6, 3.0, 7), True),
+        (reply(2.6, 3.0, 1, adapter="clf"), True),  # a bare name means prod
+        (reply(2.6, 3.0, 1, adapter="clf@1"), False),  # pinned: nothing to do with the alias
+        (reply(2.6, 3.0, 9, adapter=""), False),  # the base
+    ],
+)
+def test_reply_must_come_from_what_the_alias_may_have_meant(record: RequestRecord, wrong: bool) -> None:
+    assert account(churn(MOVE), [record])["wrong_revision"] == int(wrong)
+
+
+def test_answers_of_copies_are_compared_with_those_of_the_first_revision() -> None:
+    records = [reply(1.0, 1.5, 1), reply(3.0, 3.5, 2), reply(3.0, 3.5, 2, text="other")]
+    found = account(churn(MOVE), records)
+    assert (found["copies_compared"], found["different_answers"]) == (2, 1)
+    assert (found["during"]["requests"], found["calm"]["requests"]) == (2, 1)  # to a second after the operation
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Registry:
+    made = Registry.init(tmp_path / "registry", cache=tmp_path / "cache")
+    push(made, tmp_path, "clf", "adapter", FILES)
+    made.move_alias("clf", "prod", "1")
+    return made
+
+
+@pytest.mark.parametrize(
+    ("references", "what", "error", "message"),
+    [
+        (["clf@prod"], "restart", InvalidError, "bad churn 'restart': use publish, move, unload"),
+        (["clf@prod"], "", InvalidError, "bad churn"),
+        (["clf@1", ""], "move", InvalidError, "names an alias"),
+        (["other@prod"], "move", InvalidError, "names an alias"),
+    ],
+)
+def test_churn_that_cannot_be_is_refused(
+    registry: Registry, references: list[str], what: str, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        Churn.of(registry, None, references, what, 1.0)  # type: ignore[arg-type]
+
+
+def test_weighted_alias_is_refused(registry: Registry, tmp_path: Path) -> None:
+    push(registry, tmp_path, "clf", "adapter", {"adapter_config.json": b"{ }"})
+    registry.move_alias("clf", "canary", {"1": 90.0, "2": 10.0})
+    with pytest.raises(PreconditionError, match="weighted"):
+        Churn.of(registry, None, ["clf@canary"], "move", 1.0)  # type: ignore[arg-type]
+
+
+def test_published_copy_has_the_same_files_under_a_new_digest(registry: Registry) -> None:
+    made = Churn.of(registry, None, ["clf"], "publish,move", 1.0)  # type: ignore[arg-type]
+    (alias,) = made.aliases
+    copy = made._publish(alias)
+    assert copy.number == alias.first.number + 1
+    assert copy.digest != alias.first.digest
+    assert copy.manifest.files == alias.first.manifest.files
+    assert copy.manifest.provenance["copy_of"] == "clf@1"
