@@ -8,10 +8,11 @@ from datetime import datetime
 import click
 
 from loradeck_cli.adapters_fleet import move_on_all, servers
+from loradeck_cli.connection import F, connection
 from loradeck_cli.registry_output import emit, human, line
-from loradeck_client import Adapter, AdminClient, AliasFlip, Capacity
+from loradeck_client import Access, Adapter, AdminClient, AliasFlip, Capacity
 
-_server = click.option(
+_address = click.option(
     "--server",
     default="127.0.0.1:8501",
     envvar="LORADECK_ADMIN_SERVER",
@@ -19,6 +20,12 @@ _server = click.option(
     metavar="HOST:PORT",
     help="Admin door.",
 )
+
+
+def _server(function: F) -> F:
+    return connection(_address(function))
+
+
 _json = click.option("--json", "json_path", metavar="PATH", help="Write JSON to PATH, or - for standard output.")
 _timeout = click.option("--timeout", default=120.0, show_default=True, help="Seconds.")
 
@@ -36,7 +43,7 @@ command.add_command(servers)
 @_json
 def list_adapters(server: str, json_path: str | None) -> None:
     """List the adapter revisions that the server knows."""
-    with AdminClient(server) as client:
+    with AdminClient(server, access=Access.from_environment()) as client:
         adapters = client.list()
     emit({"adapters": [_plain(adapter) for adapter in adapters]}, json_path, lambda: _table(adapters))
 
@@ -48,7 +55,7 @@ def list_adapters(server: str, json_path: str | None) -> None:
 @_json
 def load(adapter: str, server: str, timeout: float, json_path: str | None) -> None:
     """Fetch, check and load REF now."""
-    with AdminClient(server, timeout=timeout) as client:
+    with AdminClient(server, timeout=timeout, access=Access.from_environment()) as client:
         _show(client.load(adapter), json_path)
 
 
@@ -59,7 +66,7 @@ def load(adapter: str, server: str, timeout: float, json_path: str | None) -> No
 @_json
 def unload(adapter: str, server: str, timeout: float, json_path: str | None) -> None:
     """Take REF out of the engine once its running requests have ended."""
-    with AdminClient(server, timeout=timeout) as client:
+    with AdminClient(server, timeout=timeout, access=Access.from_environment()) as client:
         _show(client.unload(adapter), json_path)
 
 
@@ -70,7 +77,7 @@ def unload(adapter: str, server: str, timeout: float, json_path: str | None) -> 
 @_json
 def pin(adapter: str, server: str, timeout: float, json_path: str | None) -> None:
     """Load REF and never evict it; an alias stays pinned across its moves."""
-    with AdminClient(server, timeout=timeout) as client:
+    with AdminClient(server, timeout=timeout, access=Access.from_environment()) as client:
         _show(client.pin(adapter), json_path)
 
 
@@ -80,7 +87,7 @@ def pin(adapter: str, server: str, timeout: float, json_path: str | None) -> Non
 @_json
 def unpin(adapter: str, server: str, json_path: str | None) -> None:
     """End the pins of the revision that REF means."""
-    with AdminClient(server) as client:
+    with AdminClient(server, access=Access.from_environment()) as client:
         _show(client.unpin(adapter), json_path)
 
 
@@ -125,7 +132,7 @@ def move(
             raise click.UsageError("--wait asks all servers, through the registry: leave --server out")
         move_on_all(url, name, alias, target, expect, who, why, timeout, json_path)
         return
-    with AdminClient(server, timeout=timeout, caller=who) as client:
+    with AdminClient(server, timeout=timeout, caller=who, access=Access.from_environment()) as client:
         adapter, previous = client.move_alias(name, alias, target, expected_revision=expect, reason=why)
     before = f"revision {previous}" if previous else "nothing"
     said = f"{name}@{alias}: {before} -> revision {adapter.revision} ({adapter.digest[:19]})"
@@ -138,7 +145,7 @@ def move(
 @click.option("--json", "as_json", is_flag=True, help="Print each event as one line of JSON.")
 def watch(names: tuple[str, ...], server: str, as_json: bool) -> None:
     """Show every change of residency and every alias flip, until Ctrl+C."""
-    with AdminClient(server) as client:
+    with AdminClient(server, access=Access.from_environment()) as client:
         for event in client.watch(names):
             if as_json:
                 kind = "alias_flip" if isinstance(event, AliasFlip) else "adapter"
@@ -156,7 +163,7 @@ def watch(names: tuple[str, ...], server: str, as_json: bool) -> None:
 @_json
 def capacity(rank: int, server: str, json_path: str | None) -> None:
     """Show how many adapters fit."""
-    with AdminClient(server) as client:
+    with AdminClient(server, access=Access.from_environment()) as client:
         found = client.capacity(rank)
     emit(asdict(found), json_path, lambda: _fits(found, rank or found.max_rank))
 

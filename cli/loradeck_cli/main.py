@@ -15,6 +15,7 @@ GROUPS = {
     "serve": ("serve", "Serve one base and its adapters over gRPC."),
     "query": ("query", "Ask a server: classify, short, long, generate."),
     "adapters": ("adapters", "See and change what a server holds."),
+    "keys": ("keys", "Make, show and end the API keys of a server's callers."),
     "health": ("health", "Ask whether a server takes requests."),
     "doctor": ("doctor", "Say what keeps loradeck from working here, and what to do."),
     "eval": ("evaluate", "Measure the quality of a served adapter or base."),

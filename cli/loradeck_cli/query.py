@@ -8,8 +8,10 @@ from typing import Any, TypeVar
 
 import click
 
+from loradeck_cli.connection import connection
 from loradeck_cli.registry_output import emit
 from loradeck_client import (
+    Access,
     Answer,
     Classification,
     Client,
@@ -49,7 +51,7 @@ def _shared(function: F) -> F:
         )
     ):
         function = decorate(function)
-    return function
+    return connection(function)
 
 
 def _sampled(function: F) -> F:
@@ -82,7 +84,7 @@ def classify(
     json_path: str | None,
 ) -> None:
     """Pick a label for TEXT and show every label's probability."""
-    with Client(server, timeout=timeout) as client:
+    with Client(server, timeout=timeout, access=Access.from_environment()) as client:
         result = client.classify(_text(text, file, "TEXT"), adapter=adapter, labels=labels)
     emit(asdict(result), json_path, lambda: _probabilities(result))
 
@@ -96,7 +98,7 @@ def classify(
 def short(question: str | None, context: str, file: Path | None, adapter: str, server: str, timeout: float,
           json_path: str | None, **sampling: Any) -> None:  # fmt: skip
     """Answer QUESTION in a few words from a context."""
-    with Client(server, timeout=timeout) as client:
+    with Client(server, timeout=timeout, access=Access.from_environment()) as client:
         answer = client.answer_short(
             _question(question),
             context=_text(context or None, file, "--context", needed=False),
@@ -115,7 +117,7 @@ def short(question: str | None, context: str, file: Path | None, adapter: str, s
 def long_answer(question: str | None, context: str, file: Path | None, adapter: str, server: str, timeout: float,
                 json_path: str | None, **sampling: Any) -> None:  # fmt: skip
     """Answer QUESTION at length from a context, as it is written."""
-    with Client(server, timeout=timeout) as client:
+    with Client(server, timeout=timeout, access=Access.from_environment()) as client:
         stream = client.answer_long(
             _question(question),
             context=_text(context or None, file, "--context", needed=False),
@@ -145,7 +147,7 @@ def generate(message: str | None, file: Path | None, raw: bool, fields: tuple[st
         request["fields"] = {name: value for name, _, value in pairs}
     else:
         request["prompt" if raw else "message"] = _text(message, file, "MESSAGE")
-    with Client(server, timeout=timeout) as client:
+    with Client(server, timeout=timeout, access=Access.from_environment()) as client:
         _show(client.generate(adapter=adapter, sampling=_sampling(sampling), **request), json_path)
 
 

@@ -29,6 +29,15 @@ if TYPE_CHECKING:
 @click.option(
     "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any setting, such as engine.dtype=float32."
 )
+@click.option("--tls-cert", type=click.Path(path_type=Path), metavar="PEM", help="Certificate: the doors speak TLS.")
+@click.option("--tls-key", type=click.Path(path_type=Path), metavar="PEM", help="Its private key.")
+@click.option(
+    "--tls-client-ca", type=click.Path(path_type=Path), metavar="PEM", help="Ask callers for certificates of it."
+)
+@click.option("--callers", type=click.Path(path_type=Path), metavar="YAML", help="Who may do what.")
+@click.option("--keys", type=click.Path(path_type=Path), metavar="JSON", help="API keys, made by `loradeck keys`.")
+@click.option("--audit-log", type=click.Path(path_type=Path), metavar="PATH", help="File for what operators do.")
+@click.option("--insecure", is_flag=True, default=None, help="Let doors listen beyond loopback in plaintext.")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]))
 def command(
     base: str | None,
@@ -43,12 +52,20 @@ def command(
     max_rank: int | None,
     pins: tuple[str, ...],
     settings: tuple[str, ...],
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    tls_client_ca: Path | None,
+    callers: Path | None,
+    keys: Path | None,
+    audit_log: Path | None,
+    insecure: bool | None,
     log_level: str | None,
 ) -> None:
     """Serve one base and its adapters over gRPC.
 
     Settings come from the file, then LORADECK_SERVE_... variables (nested with __), then these options. Prints one line
-    that starts with `ready` once requests are taken. SIGTERM and Ctrl+C let running requests end first.
+    that starts with `ready` once requests are taken. SIGTERM and Ctrl+C let running requests end first; SIGHUP reads
+    limits, callers, keys and certificates again, as a change of their files does.
     """
     import yaml
 
@@ -65,6 +82,13 @@ def command(
         "host_adapters": host_adapters,
         "max_rank": max_rank,
         "pins": list(pins) or None,
+        "tls.certificate": tls_cert,
+        "tls.key": tls_key,
+        "tls.client_ca": tls_client_ca,
+        "access.callers": callers,
+        "access.keys": keys,
+        "audit_log": audit_log,
+        "insecure": insecure or None,
         "log_level": log_level,
     }
     for setting in settings:
@@ -81,9 +105,16 @@ def command(
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from loradeck_serve.logs import set_up_logs
     from loradeck_serve.process import serve
+    from loradeck_serve.reload import SettingsSource
 
     set_up_logs(config.log_level)
-    serve(config, lambda: click.echo(f"starting the engine on {config.base} (tens of seconds)", err=True), _say_ready)
+    source = SettingsSource(lambda: load_config(config_path, overrides), config_path)
+    serve(
+        config,
+        source,
+        lambda: click.echo(f"starting the engine on {config.base} (tens of seconds)", err=True),
+        _say_ready,
+    )
 
 
 def _say_ready(server: Server) -> None:

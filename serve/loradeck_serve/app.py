@@ -134,7 +134,9 @@ class Server:
         self._tokenizers = Tokenizers(base.folder, idle=lambda: self._queue.empty)
         self._base = base
         self._make_doors(Targets(self._catalog, base, config.base_tasks), curtain)
-        self._gauges = Gauges(self.metrics, self._queue, self._residency, self._handle, self._watcher)
+        self._gauges = Gauges(
+            self.metrics, self._queue, self._residency, self._handle, self._watcher, self._certificates
+        )
         self._reloader = Reloader(
             config, settings, self._limits, self._queue.limits_changed, self._guard, self._certificates, self._audit
         )

@@ -12,10 +12,16 @@ import psutil
 
 from loradeck_serve.app import Server
 from loradeck_serve.config import ServerConfig
+from loradeck_serve.reload import SettingsSource
 from loradeck_serve.sources import Sources
 
 
-def serve(config: ServerConfig, starting: Callable[[], None], ready: Callable[[Server], None]) -> None:
+def serve(
+    config: ServerConfig,
+    settings: SettingsSource,
+    starting: Callable[[], None],
+    ready: Callable[[Server], None],
+) -> None:
     """Find everything, start, and serve until SIGTERM or Ctrl+C. Raises LoradeckError with one line.
 
     Calls `starting` once base, registry and ports are found good, before the long start of the engine.
@@ -23,7 +29,7 @@ def serve(config: ServerConfig, starting: Callable[[], None], ready: Callable[[S
     sources = Sources.find(config)
 
     async def run() -> None:
-        server = Server(sources)
+        server = Server(sources, settings=settings)
 
         def up() -> None:
             # What is there now stays. Otherwise every full collection looks again at the 700,000 objects of torch,

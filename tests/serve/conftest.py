@@ -17,7 +17,8 @@ import loradeck.inference.v1 as inference
 from loradeck_registry.bases import resolve_base
 from loradeck_registry.registry import Registry
 from loradeck_serve.app import Server
-from loradeck_serve.config import ServerConfig
+from loradeck_serve.config import ServerConfig, load_config
+from loradeck_serve.reload import SettingsSource
 from loradeck_serve.sources import Sources
 from tests.serve.deck import Deck, fill, make_deck
 from tests.serve.fake_engine import FakeEngine
@@ -64,30 +65,36 @@ Start = Callable[..., Awaitable[Running]]
 
 @pytest_asyncio.fixture
 async def start(deck: Deck) -> AsyncIterator[Start]:
-    """Start servers: `await start(engine={...}, **settings)`. They are stopped afterwards."""
+    """Start servers: `await start(engine={...}, **settings)`. They are stopped afterwards.
+
+    With `file=PATH` the settings of that file come on top, and are read again when it changes.
+    """
     async with AsyncExitStack() as stack:
 
-        async def begin(engine: dict[str, Any] | None = None, **settings: Any) -> Running:
-            return await stack.enter_async_context(running(deck, engine or {}, settings))
+        async def begin(engine: dict[str, Any] | None = None, file: Path | None = None, **settings: Any) -> Running:
+            return await stack.enter_async_context(running(deck, engine or {}, settings, file))
 
         yield begin
 
 
 @asynccontextmanager
-async def running(deck: Deck, engine: dict[str, Any], settings: dict[str, Any]) -> AsyncIterator[Running]:
+async def running(
+    deck: Deck, engine: dict[str, Any], settings: dict[str, Any], file: Path | None = None
+) -> AsyncIterator[Running]:
     """One server with a fake engine."""
     options: dict[str, Any] = {
         "base": f"dir:{deck.base.folder}", "registry": deck.url, "cache": deck.cache, "slots": 2, "host_adapters": 4,
         "inference": 0, "admin": 0, "metrics": 0, "watch_interval_seconds": 0.05, "drain_seconds": 5,
     }  # fmt: skip
-    config = ServerConfig.model_validate(options | settings)
+    source = SettingsSource(lambda: load_config(file, options | settings, {}), file) if file is not None else None
+    config = source.read() if source is not None else ServerConfig.model_validate(options | settings)
     engines: list[FakeEngine] = []
 
     async def start_engine() -> FakeEngine:
         engines.append(FakeEngine(slots=config.slots, host_adapters=config.host_adapters, **engine))
         return engines[-1]
 
-    server = Server(Sources.find(config), start_engine)
+    server = Server(Sources.find(config), start_engine, source)
     ready = asyncio.Event()
     task = asyncio.create_task(server.run(ready.set, signals=False))
     waiting = asyncio.create_task(ready.wait())

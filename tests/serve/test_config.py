@@ -27,7 +27,10 @@ def test_doors_are_on_loopback_and_apart_by_default() -> None:
 
 
 def test_host_or_port_alone_leaves_the_other_as_it_is(tmp_path: Path) -> None:
-    assert str(load_config(None, {"base": "dir:x", "inference.host": "0.0.0.0", "insecure": True}, {}).inference) == "0.0.0.0:8500"
+    assert (
+        str(load_config(None, {"base": "dir:x", "inference.host": "0.0.0.0", "insecure": True}, {}).inference)
+        == "0.0.0.0:8500"
+    )
     path = tmp_path / "serve.yaml"
     path.write_text("base: dir:x\ninsecure: true\ninference: 0.0.0.0:80\nadmin: {port: 81}\nmetrics: {host: '::1'}\n")
     config = load_config(path, {"inference.port": 90}, {"LORADECK_SERVE_ADMIN__HOST": "localhost"})

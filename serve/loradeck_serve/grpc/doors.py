@@ -17,6 +17,10 @@ ADAPTERS = "loradeck.adapters.v1.AdapterService"
 LIVENESS = "liveness"
 """Health entry that is SERVING while the process answers at all, starting and draining included."""
 
+STARTUP = "startup"
+"""Health entry that is SERVING from the first time on that requests were taken: a door that is NOT_SERVING is loading
+before that, and broken or on its way down after it."""
+
 
 class Door:
     """One gRPC server on one address. Bound when it is made, so that a port in use is known at once."""
@@ -65,6 +69,7 @@ class Door:
         """Take connections; health says NOT_SERVING until `set_serving`."""
         await self.set_serving(False)
         await self._health.set(LIVENESS, health_pb2.HealthCheckResponse.SERVING)
+        await self._health.set(STARTUP, health_pb2.HealthCheckResponse.NOT_SERVING)
         await self.server.start()
 
     async def set_serving(self, serving: bool) -> None:
@@ -72,6 +77,8 @@ class Door:
         state = health_pb2.HealthCheckResponse
         for name in ("", *self._names):
             await self._health.set(name, state.SERVING if serving else state.NOT_SERVING)
+        if serving:
+            await self._health.set(STARTUP, state.SERVING)
 
     async def stop(self, grace: float) -> None:
         """Refuse new calls, give running ones `grace` seconds, then cancel them."""

@@ -1,16 +1,17 @@
 """Certificates of the doors: read, checked before they are used, and read again when they change."""
 
-import logging
 import ssl
 import threading
+from datetime import datetime
 from pathlib import Path
 
 import grpc
+from cryptography import x509
 
 from loradeck_registry.errors import PreconditionError
 from loradeck_serve.config import Tls
 
-_log = logging.getLogger(__name__)
+_NOT_PEM = "it does not hold what it should, as PEM and without a password"
 
 
 class Certificates:
@@ -20,8 +21,7 @@ class Certificates:
         """Reads the files. Raises PreconditionError (BAD_CERTIFICATE) with one line."""
         self._files = files
         self._lock = threading.Lock()
-        self._configuration, self._context = self._read()
-        self._shown = self._configuration
+        self._configuration, self._context, self._ends = self._read()
 
     @property
     def paths(self) -> tuple[Path, ...]:
@@ -30,9 +30,9 @@ class Certificates:
 
     def reload(self) -> None:
         """Read the files again; new connections get what they hold now. Raises as the constructor, changing nothing."""
-        configuration, context = self._read()
+        configuration, context, ends = self._read()
         with self._lock:
-            self._configuration, self._context = configuration, context
+            self._configuration, self._context, self._ends = configuration, context, ends
 
     def server_credentials(self) -> grpc.ServerCredentials:
         """Of one gRPC door, for as long as it lives."""
@@ -49,12 +49,18 @@ class Certificates:
         return grpc.dynamic_ssl_server_credentials(given, newest, self._files.client_ca is not None)
 
     @property
+    def ends(self) -> datetime:
+        """When the server's certificate, or one of the chain behind it, is no longer valid."""
+        with self._lock:
+            return self._ends
+
+    @property
     def context(self) -> ssl.SSLContext:
         """The same for a door that is not gRPC's: take it anew for each connection."""
         with self._lock:
             return self._context
 
-    def _read(self) -> tuple[grpc.ServerCertificateConfiguration, ssl.SSLContext]:
+    def _read(self) -> tuple[grpc.ServerCertificateConfiguration, ssl.SSLContext, datetime]:
         files = self._files
         # gRPC takes whatever it is given and then fails every handshake; OpenSSL says what is wrong.
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -62,6 +68,7 @@ class Certificates:
         path = files.certificate
         try:
             certificate = files.certificate.read_bytes()
+            chain = x509.load_pem_x509_certificates(certificate)
             path = files.key
             key = files.key.read_bytes()
             # The password is asked for on the terminal otherwise.
@@ -73,26 +80,21 @@ class Certificates:
                 context.load_verify_locations(cadata=authority.decode("ascii"))
                 context.verify_mode = ssl.CERT_REQUIRED
         except ssl.SSLError as error:
-            raise self._bad(path, error.reason or str(error)) from None
+            other = error.reason == "KEY_VALUES_MISMATCH"
+            raise self._bad(path, "the key does not belong to the certificate" if other else _NOT_PEM) from None
         except OSError as error:
             raise self._bad(path, error.strerror or str(error)) from None
-        except ValueError as error:
-            raise self._bad(path, str(error)) from None
-        return grpc.ssl_server_certificate_configuration([(key, certificate)], authority), context
+        except ValueError:
+            raise self._bad(path, _NOT_PEM) from None
+        ends = min(part.not_valid_after_utc for part in chain)
+        return grpc.ssl_server_certificate_configuration([(key, certificate)], authority), context, ends
 
     def _bad(self, path: Path, why: str) -> PreconditionError:
-        hints = {
-            "KEY_VALUES_MISMATCH": "the key does not belong to the certificate",
-            "NO_START_LINE": "it is not PEM",
-            "PEM_LIB": "it is not PEM, or holds something else",
-        }
-        return PreconditionError(
-            f"cannot use {path} for TLS: {hints.get(why, why)}", reason="BAD_CERTIFICATE", field="tls"
-        )
+        return PreconditionError(f"cannot use {path} for TLS: {why}", reason="BAD_CERTIFICATE", field="tls")
 
 
 def _no_password() -> str:
-    raise ValueError("the key is encrypted: give one without a password")
+    raise ValueError("encrypted")
 
 
 def certificate_names(context: object) -> frozenset[str]:

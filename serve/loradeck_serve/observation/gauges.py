@@ -7,6 +7,7 @@ from loradeck_registry.errors import UnavailableError
 from loradeck_serve.admission.queue import AdmissionQueue
 from loradeck_serve.catalog.watcher import Watcher
 from loradeck_serve.engine_handle import EngineHandle
+from loradeck_serve.grpc.tls import Certificates
 from loradeck_serve.observation.metrics import Metrics
 from loradeck_serve.residency.manager import ResidencyManager
 
@@ -23,12 +24,14 @@ class Gauges:
         residency: ResidencyManager,
         engine: EngineHandle,
         watcher: Watcher | None,
+        certificates: Certificates | None = None,
     ) -> None:
         self._metrics = metrics
         self._queue = queue
         self._residency = residency
         self._engine = engine
         self._watcher = watcher
+        self._certificates = certificates
         self._shown: set[str] = set()
 
     async def run(self) -> None:
@@ -52,6 +55,8 @@ class Gauges:
             metrics.waiting.labels(label).set(waiting)
             metrics.running.labels(label).set(running)
         self._shown = set(totals)
+        if self._certificates is not None:
+            metrics.certificate_ends.set(self._certificates.ends.timestamp())
         if self._watcher is not None:
             metrics.registry_age.set(time.monotonic() - self._watcher.last_success)
         try:

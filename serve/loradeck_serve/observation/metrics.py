@@ -74,6 +74,9 @@ class Metrics:
         self.engine_restarts = counter("loradeck_engine_restarts_total", "Restarts after the engine died.")
         self.registry_age = gauge("loradeck_registry_age_seconds", "Since the registry was last read successfully.")
         self.tasks = gauge("loradeck_tasks", "Tasks of the server's event loop; they grow with load and go with it.")
+        self.certificate_ends = gauge(
+            "loradeck_certificate_expiry_timestamp_seconds", "When the doors' certificate ends; 0 without TLS."
+        )
         self.ready = gauge("loradeck_ready", "1 while the server takes requests.")
         self._build = Info("loradeck_build", "Versions.", registry=registry)
         self._base = Info("loradeck_base", "The base model served.", registry=registry)
