@@ -18,14 +18,14 @@ class SoakPlan:
     slots: int = 4
     host_adapters: int = 12
     """Fewer than adapters: the server has to evict and load again all the time."""
-    steady: float = 8.0
+    steady: float = 4.0
     """Of the caller that does nothing wrong: base and all adapters but the flooded one, in turn."""
-    flood: float = 40.0
+    flood: float = 20.0
     """Offered by the caller that floods; the server is set to serve it `caller_limit` of them."""
-    caller_limit: float = 12.0
-    cancelled: float = 1.0
-    expired: float = 1.0
-    bad: float = 0.5
+    caller_limit: float = 6.0
+    cancelled: float = 0.5
+    expired: float = 0.5
+    bad: float = 0.25
     churn_every: float = 3.0
     turn_every: float = 4.0
     prompts: int = 6
