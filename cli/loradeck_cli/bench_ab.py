@@ -95,19 +95,21 @@ async def _compare(
     from loradeck_bench.load.live import live_view
     from loradeck_bench.load.paired import compare
     from loradeck_bench.load.record import write_record
+    from loradeck_bench.load.run import warm_up
     from loradeck_bench.load.vitals import client_of
     from loradeck_bench.output import open_for_writing
 
     path = options["records_path"]
     clients: list[dict[str, Any]] = []
     broken: list[str] = []
-    warm: set[str] = set()
+    for session, plan in sides.values():  # neither side is measured if the other cannot be
+        async with session.asking.opened() as ask:
+            await warm_up(ask, plan)
     with open_for_writing(path) if path else nullcontext() as out:
 
         async def block(side: str, seed: int) -> "Sequence[RequestRecord]":
             session, plan = sides[side]
-            plan = replace(plan, seed=seed, warm_up=0 if side in warm else plan.warm_up)
-            warm.add(side)
+            plan = replace(plan, seed=seed)
             with live_view(console, plan, f"side {side}, schedule {seed}") as view:
 
                 def seen(record: "RequestRecord") -> None:
