@@ -67,15 +67,13 @@ def check_adapter(
     base: BaseShapes,
     *,
     max_rank: int | None = None,
-    embedding_lora: bool = True,
 ) -> AdapterFacts:
     """Check the adapter in `folder` (published format) and return its facts.
 
-    `contract` is its manifest, or its task (model or JSON), or None for an adapter without one. `embedding_lora`:
-    whether the server takes LoRA on the whole embedding and head. Raises
+    `contract` is its manifest, or its task (model or JSON), or None for an adapter without one. Raises
     PreconditionError with one of the reasons SYMLINK, FILE_NOT_ALLOWED, MISSING_FILE, NOT_SAFETENSORS, TRUNCATED,
     EMPTY_TENSOR, CONFIG_UNSUPPORTED, BASE_MISMATCH, RANK_TOO_LARGE, NAME_MISMATCH, LEFTOVER_TENSOR, MISSING_TENSOR,
-    SHAPE_MISMATCH, DTYPE, NOT_FINITE, NEW_TOKENS, MANIFEST_MISMATCH, EMBEDDING_LORA_OFF.
+    SHAPE_MISMATCH, DTYPE, NOT_FINITE, NEW_TOKENS, MANIFEST_MISMATCH.
     """
     manifest = contract if isinstance(contract, Manifest) else None
     _check_base(manifest, base)
@@ -87,12 +85,6 @@ def check_adapter(
             f"rank {rank} is over the limit of {max_rank}",
             rank=str(rank),
             max_rank=str(max_rank),
-        )
-    if not embedding_lora and (wide := sorted({name.rpartition(".")[2] for name in base.whole} & set(targets))):
-        raise refuse(
-            "EMBEDDING_LORA_OFF",
-            f"it carries LoRA on the whole of {' and '.join(wide)}, which this server was started without: start it "
-            "with engine.embedding_lora=true",
         )
     try:
         new_tokens, ids = _check_new_tokens(folder / NEW_TOKENS, _added_tokens(contract), base)

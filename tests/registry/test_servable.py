@@ -306,16 +306,10 @@ class TestWholeEmbedding:
         assert "\n" not in caught.value.message
 
     @pytest.mark.parametrize("whole", [("embed_tokens",), ("lm_head",), ("embed_tokens", "lm_head")])
-    def test_one_side_is_an_adapter_too_but_not_for_every_server(
-        self, whole: tuple[str, ...], base: Path, tmp_path: Path
-    ) -> None:
+    def test_one_side_is_an_adapter_too(self, whole: tuple[str, ...], base: Path, tmp_path: Path) -> None:
         adapter, shapes = self.make(base, tmp_path / "adapter", whole), read_shapes(base)
         facts = check_adapter(adapter, task(shapes), shapes)
-        assert set(whole) < set(facts.target_modules)
-        with pytest.raises(PreconditionError, match=r"engine\.embedding_lora") as caught:
-            check_adapter(adapter, task(shapes), shapes, embedding_lora=False)
-        assert caught.value.reason == "EMBEDDING_LORA_OFF"
-        check_adapter(self.make(base, tmp_path / "without", ()), task(shapes), shapes, embedding_lora=False)
+        assert {*facts.target_modules} == {*shapes.leaves, *whole}
 
     def test_rows_up_to_the_last_token_are_enough(self, base: Path, tmp_path: Path) -> None:
         """An adapter of the original serves on a copy with more reserved rows."""

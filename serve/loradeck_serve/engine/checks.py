@@ -9,6 +9,9 @@ from loradeck_registry.errors import InvalidError, NotFoundError, PreconditionEr
 from loradeck_serve.engine.base import EngineAdapter
 from loradeck_serve.engine.plugin.options import PluginOptions
 
+WHOLE = ("embed_tokens", "lm_head")
+"""Modules in which a LoRA changes the row of every token."""
+
 
 def check_adapter(adapter: EngineAdapter, options: PluginOptions, max_rank: int) -> None:
     """Raise PreconditionError for an adapter that the engine would misread.
@@ -26,6 +29,12 @@ def check_adapter(adapter: EngineAdapter, options: PluginOptions, max_rank: int)
         raise PreconditionError(
             f"adapter {adapter.digest} has rank {adapter.rank}, over this engine's {max_rank}: raise max_rank",
             reason="RANK_TOO_LARGE",
+        )
+    if (wide := sorted({*WHOLE} & {*config.get("target_modules", ())})) and not options.embedding_lora:
+        raise PreconditionError(
+            f"adapter {adapter.digest} carries LoRA on the whole of {' and '.join(wide)}: start the server with "
+            "`engine.embedding_lora: true` for that",
+            reason="EMBEDDING_LORA_OFF",
         )
     if adapter.rank and not (adapter.folder / "adapter_model.safetensors").is_file():
         raise PreconditionError(f"adapter {adapter.digest} has no adapter_model.safetensors", reason="FILE_MISSING")

@@ -14,7 +14,7 @@ from statistics import fmean
 from typing import Literal
 
 from loradeck_registry.errors import PreconditionError
-from loradeck_serve.engine.base import Engine
+from loradeck_serve.engine.base import Engine, GenerateSettings
 from loradeck_tasks.probe import Probe, ProbePrompt
 
 FACTOR = 0.1
@@ -28,6 +28,13 @@ trained adapters): right adapters are off by less than 1e-5 nats in float32, 0.0
 whatever their effect; three times that is accepted, and more in float32, where machines sum in other orders. A factor
 of 0.1 is over twice the share of any right adapter whose effect is 0.4 nats or more, and under what adapters lack
 whose attention, first layer or half scale is missing (0.26 of their effect and up).
+"""
+
+TIE = 2.0
+"""A greedy token other than the trained one counts when it leads by more than so many times what is accepted.
+
+Where the trained token led, however closely, another one that leads by twice the accepted error says that one of both
+values is off by more than that; below it, both were as good as tied.
 """
 
 FLOOR = 1.5
@@ -69,8 +76,9 @@ async def run_probe(
 
     `adapter` is its digest, `added_token_ids` are its own tokens, and `name` is the prefix of the requests' names. The
     base's tokens and the adapter's own are judged apart: new rows move so much that matrices that are missing beside
-    them would not show. Raises PreconditionError: PROBE_FAILED if the engine's answers are not the trained adapter's or
-    not finite, INDISTINCT if the adapter's own effect is under the noise floor and `allow_indistinct` is not set. The
+    them would not show. Where the probe has greedy continuations, the engine must go on as the trained adapter did,
+    ties aside. Raises PreconditionError: PROBE_FAILED if the engine's answers are not the trained adapter's or not
+    finite, INDISTINCT if the adapter's own effect is under the noise floor and `allow_indistinct` is not set. The
     adapter stays loaded: taking it out is the caller's business.
     """
     served = await _served(engine, probe, adapter, name)
@@ -94,6 +102,15 @@ async def run_probe(
                     "limit": f"{limit:.4g}",
                 },
             )
+    lead = await _largest_lead(engine, probe, adapter, name)
+    accepted = TIE * max(factor * whole.distance, noise)
+    if lead > accepted:
+        raise PreconditionError(
+            f"adapter {adapter} goes on with other tokens than after training: another one leads by {lead:.3g} nats "
+            f"where {accepted:.3g} can be a tie; wrong base, template or files",
+            reason="PROBE_FAILED",
+            metadata={"lead": f"{lead:.4g}", "limit": f"{accepted:.4g}"},
+        )
     floor = FLOOR * noise
     indistinct = whole.distance < floor
     if indistinct and not allow_indistinct:
@@ -148,3 +165,34 @@ async def _served(engine: Engine, probe: Probe, adapter: str, name: str) -> list
 async def _answer(engine: Engine, prompt: ProbePrompt, adapter: str, request_id: str) -> list[float]:
     scores = await engine.score(request_id, prompt.token_ids, [[token] for token in prompt.candidates], adapter)
     return [value for (value,) in scores.logprobs]
+
+
+async def _largest_lead(engine: Engine, probe: Probe, adapter: str, name: str) -> float:
+    """The largest lead, in nats, of a served greedy token over the one that the trained adapter went on with; 0 if all
+    continuations are the same."""
+    leads = await asyncio.gather(
+        *(_lead(engine, prompt, adapter, f"{name}-greedy-{number}") for number, prompt in enumerate(probe.prompts))
+    )
+    return max(leads, default=0.0)
+
+
+async def _lead(engine: Engine, prompt: ProbePrompt, adapter: str, name: str) -> float:
+    """Of one prompt. After a token that differs, the comparison goes on behind the trained one."""
+    largest, done = 0.0, 0
+    while done < len(prompt.greedy):
+        prefix, wanted = (*prompt.token_ids, *prompt.greedy[:done]), prompt.greedy[done:]
+        settings = GenerateSettings(max_tokens=len(wanted), whole=True)
+        served = [
+            token
+            async for output in engine.generate(f"{name}-{done}", prefix, settings, adapter)
+            for token in output.token_ids
+        ]
+        same = next((i for i, (w, s) in enumerate(zip(wanted, served, strict=False)) if w != s), None)
+        if same is None:
+            # All alike, or as far as the engine's context goes.
+            break
+        candidates = [[wanted[same]], [served[same]]]
+        scores = await engine.score(f"{name}-{done}-lead", (*prefix, *wanted[:same]), candidates, adapter)
+        (trained,), (other,) = scores.logprobs
+        largest, done = max(largest, other - trained), done + same + 1
+    return largest

@@ -1,14 +1,15 @@
 """The engine on vLLM's AsyncLLM: adapters come in by `load` only, and nothing that vLLM refuses can end it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Self, TypeVar
 
-from loradeck_registry.errors import ExhaustedError, InvalidError, LoradeckError, PreconditionError, UnavailableError
+from loradeck_registry.errors import InvalidError, LoradeckError, UnavailableError
 from loradeck_serve.engine import checks, processes, warm_up
 from loradeck_serve.engine.arguments import build, plugin_options
 from loradeck_serve.engine.base import EngineAdapter, EngineInfo, EngineOutput, EngineStats, GenerateSettings, Scores
+from loradeck_serve.engine.loaded import LoadedAdapters
 from loradeck_serve.engine.plugin.options import PluginOptions
 from loradeck_serve.engine.sampling import generate_params, score_params, token_prompt
 from loradeck_serve.engine.scoring import Prefix, score_candidates
@@ -18,9 +19,6 @@ from loradeck_serve.engine.statistics import Snapshot
 from loradeck_serve.engine.versions import vllm_version
 
 T = TypeVar("T")
-
-FIRST_ADAPTER_NUMBER = 1001
-"""vLLM numbers adapters; its own warm-up uses the numbers from 1 on."""
 
 
 class VllmEngine:
@@ -54,10 +52,7 @@ class VllmEngine:
         self._sockets = sockets
         self.processes = processes.engine_processes(llm)
         """The engine's own processes (psutil)."""
-        self._numbers: dict[str, int] = {}
-        self._requests: dict[str, Any] = {}
-        self._adapters: dict[str, EngineAdapter] = {}
-        self._changes: dict[str, asyncio.Task[None]] = {}
+        self._loaded = LoadedAdapters(llm, self.info, options, self._alive)
         self._passes = 0
         self._death: asyncio.Task[str] | None = None
         self._stop: asyncio.Task[None] | None = None
@@ -95,67 +90,11 @@ class VllmEngine:
 
     async def load(self, adapter: EngineAdapter) -> None:
         """See `base.Engine.load`. A load runs to its end even if its caller is cancelled."""
-        await self._change(adapter.digest, self._load(adapter))
+        await self._loaded.load(adapter)
 
     async def unload(self, digest: str) -> None:
         """See `base.Engine.unload`. It runs to its end even if its caller is cancelled."""
-        await self._change(digest, self._unload(digest))
-
-    async def _change(self, digest: str, change: Coroutine[Any, Any, None]) -> None:
-        """Run the changes of one adapter one after the other."""
-        previous = self._changes.get(digest)
-
-        async def run() -> None:
-            if previous is not None:
-                await asyncio.wait({previous})
-            await change
-
-        task = asyncio.create_task(run())
-        self._changes[digest] = task
-
-        def forget(done: asyncio.Task[None]) -> None:
-            if self._changes.get(digest) is done:
-                del self._changes[digest]
-            if not done.cancelled():
-                done.exception()
-
-        task.add_done_callback(forget)
-        await asyncio.shield(task)
-
-    async def _load(self, adapter: EngineAdapter) -> None:
-        digest = adapter.digest
-        if digest in self._requests:
-            return
-        if not self.info.slots:
-            raise PreconditionError("this engine was started without adapters (slots = 0)", reason="NO_SLOTS")
-        if len(self._requests) >= self.info.host_adapters:
-            raise ExhaustedError(
-                f"{len(self._requests)} adapters are loaded, the most this engine holds", reason="ENGINE_FULL"
-            )
-        checks.check_adapter(adapter, self._options, self.info.max_rank)
-        from vllm.lora.request import LoRARequest
-
-        number = self._numbers.setdefault(digest, FIRST_ADAPTER_NUMBER + len(self._numbers))
-        request = LoRARequest(lora_name=digest, lora_int_id=number, lora_path=str(adapter.folder.absolute()))
-        # Counted from here on: further loads may start while this one is on its way.
-        self._requests[digest] = request
-        try:
-            await self._alive(self._llm.add_lora(request))
-        except BaseException as error:
-            del self._requests[digest]
-            if isinstance(error, LoradeckError) or not isinstance(error, Exception):
-                raise
-            raise PreconditionError(
-                f"the engine refuses adapter {digest}: {checks.first_line(error)}", reason="ENGINE_REFUSED"
-            ) from error
-        self._adapters[digest] = adapter
-
-    async def _unload(self, digest: str) -> None:
-        request = self._requests.get(digest)
-        if request is not None:
-            await self._alive(self._llm.remove_lora(request.lora_int_id))
-            self._adapters.pop(digest, None)
-            self._requests.pop(digest, None)
+        await self._loaded.unload(digest)
 
     async def generate(
         self, request_id: str, prompt: Sequence[int], settings: GenerateSettings, adapter: str | None, priority: int = 0
@@ -183,7 +122,7 @@ class VllmEngine:
         priority: int = 0,
     ) -> Scores:
         """See `base.Engine.score`. Values are over what the request can produce: -inf for everything else."""
-        own = checks.allowed_tokens(self._options, self._adapter(adapter))
+        own = checks.allowed_tokens(self._options, self._loaded.find(adapter))
         checks.check_candidates(candidates, self.info.rows)
         cached = 0
 
@@ -223,7 +162,7 @@ class VllmEngine:
         """vLLM's outputs of one request, aborted in the engine when the block is left early for any reason."""
         from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
-        loaded = self._adapter(adapter)
+        loaded = self._loaded.find(adapter)
         own = checks.allowed_tokens(self._options, loaded)
         checks.check_prompt(prompt, self._options, own, self.info.max_model_len)
         if self._stop is not None:
@@ -232,7 +171,7 @@ class VllmEngine:
             token_prompt(prompt),
             params,
             request_id,
-            lora_request=self._requests[adapter] if adapter is not None else None,
+            lora_request=self._loaded.request(adapter),
             priority=priority,
         )
         try:
@@ -245,14 +184,6 @@ class VllmEngine:
             raise InvalidError(f"the engine refuses the request: {checks.first_line(error)}") from error
         finally:
             await stream.aclose()
-
-    def _adapter(self, digest: str | None) -> EngineAdapter | None:
-        if digest is None:
-            return None
-        try:
-            return self._adapters[digest]
-        except KeyError:
-            raise checks.not_loaded(digest) from None
 
     async def _alive(self, call: Awaitable[T]) -> T:
         """The result of a call to the engine's processes, which never answer once they are dead."""
@@ -278,7 +209,7 @@ class VllmEngine:
     async def stats(self) -> EngineStats:
         """See `base.Engine.stats`."""
         state = self._state
-        return EngineStats(state.running, state.waiting, state.kv_cache_used, tuple(self._adapters))
+        return EngineStats(state.running, state.waiting, state.kv_cache_used, self._loaded.digests)
 
     async def wait_dead(self) -> str:
         """See `base.Engine.wait_dead`."""

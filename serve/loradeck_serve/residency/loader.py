@@ -72,7 +72,10 @@ class AdapterLoader:
         """Load into the engine and run the probe; an adapter that fails it is taken out again before this raises."""
         adapter = self._prepared.pop(revision.digest)
         engine = self._engine.get()
-        await engine.load(adapter)
+        try:
+            await engine.load(adapter)
+        except PreconditionError as error:
+            raise named(revision, error) from error
         if not self._probe:
             return
         if revision.manifest.probe is None:
@@ -112,9 +115,7 @@ class AdapterLoader:
                 name=f"probe-{next(self._numbers)}",
             )
         except PreconditionError as error:
-            raise PreconditionError(
-                f"{revision}: {error.message}", reason=error.reason, field="adapter", metadata=error.metadata
-            ) from error
+            raise named(revision, error) from error
 
     def _prepare(self, revision: Revision) -> EngineAdapter:
         assert self._registry is not None
@@ -123,10 +124,12 @@ class AdapterLoader:
             facts = check_adapter(folder, revision.manifest, self._shapes, max_rank=self._max_rank)
         except LoradeckError as error:
             # Whatever is wrong with a published adapter, the caller's request is not what is malformed.
-            raise PreconditionError(
-                f"{revision}: {error.message}",
-                reason=error.reason,
-                field="adapter",
-                metadata=error.metadata,
-            ) from error
+            raise named(revision, error) from error
         return EngineAdapter(revision.digest, folder, facts.rank, facts.added_token_ids)
+
+
+def named(revision: Revision, error: LoradeckError) -> PreconditionError:
+    """The error of a revision that cannot be served, with its name in front."""
+    return PreconditionError(
+        f"{revision}: {error.message}", reason=error.reason, field="adapter", metadata=error.metadata
+    )

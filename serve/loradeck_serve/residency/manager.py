@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager, suppress
 from loradeck_registry.errors import LoradeckError, PreconditionError, UnavailableError
 from loradeck_registry.registry import Revision
 from loradeck_serve.domain import Residency
+from loradeck_serve.residency.choosing import forgettable, least_needed
 from loradeck_serve.residency.contract import Lease, Loader, Needs, Observer
 from loradeck_serve.residency.entry import Entry, State
 from loradeck_serve.residency.places import Places
@@ -229,25 +230,13 @@ class ResidencyManager:
 
     def _evict(self) -> Awaitable[None] | None:
         """Begin to let the least recently used revision go that nobody needs; None if all are needed."""
-        victim = self._victim()
+        victim = least_needed(self._entries.values(), self._needs.pinned, self._needs.shared_use())
         if victim is None:
             return None
         self._observer.evicted(victim)
         leaving = self._drain(victim)
         assert leaving is not None
         return asyncio.shield(leaving)
-
-    def _victim(self) -> Entry | None:
-        pinned = self._needs.pinned
-        idle = [
-            e
-            for e in self._entries.values()
-            if e.state is State.LOADED and not e.holds and e.drain is None and e.revision.digest not in pinned
-        ]
-        shared = self._needs.shared_use()
-        return min(
-            idle, key=lambda e: max(e.last_use_time, e.load_time, shared.get(e.revision.digest, 0.0)), default=None
-        )
 
     def _drain(self, entry: Entry) -> asyncio.Task[None] | None:
         """Start to let a revision go, or join that. None if it is not in the engine."""
@@ -286,12 +275,7 @@ class ResidencyManager:
 
     def _forget_some(self) -> None:
         if len(self._entries) >= _KNOWN:
-            idle = [
-                e
-                for e in self._entries.values()
-                if e.state in (State.CACHED, State.FAILED) and not e.holds and e.load is None and e.drain is None
-            ]
-            for entry in sorted(idle, key=lambda e: e.last_use_time)[: _KNOWN // 4]:
+            for entry in forgettable(self._entries.values(), _KNOWN // 4):
                 del self._entries[entry.revision.digest]
 
 

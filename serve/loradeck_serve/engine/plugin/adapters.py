@@ -26,6 +26,9 @@ def attach(worker_manager: Any, model: Any, state: Any) -> None:
     if isinstance(state.wrapper, GroupedPunicaWrapper):
         self_test(worker_manager.lora_config, worker_manager.lora_config.lora_dtype)
     compiled.attach(manager, state)
+    # vLLM compares it with the rows that an adapter's LoRA on the embedding covers. Those of a base without reserved
+    # rows are fewer than a reserved copy has, and fit: what they do not cover is zero. `_check` looks at the rest.
+    worker_manager.vocab_size = None
     if not state.reserved:
         return
     embedding = _embedding(model)
@@ -59,6 +62,27 @@ def _embedding(model: Any) -> Any:
             f"a base with reserved rows must have one embedding, {type(model).__name__} has {len(found)}"
         )
     return found[0]
+
+
+def add(worker_manager: Any, request: Any, add_any: Callable[[Any, Any], Any]) -> Any:
+    """vLLM's `add_adapter` (`add_any`), with a shorter way for an adapter that is in its slot already.
+
+    It runs for every adapter of every batch, and vLLM's own way lists all that are loaded each time. Where it raises,
+    nothing is left of an adapter that was not known before.
+    """
+    manager, number = worker_manager._adapter_manager, request.lora_int_id
+    known = number in manager._registered_adapters
+    if known and number in manager._active_adapters and not request.load_inplace:
+        manager.get_adapter(number)
+        manager.activate_adapter(number)
+        return True
+    try:
+        return add_any(worker_manager, request)
+    except Exception:
+        if not known:
+            # A failure in the middle must not leave half an adapter behind under a valid number.
+            worker_manager.remove_adapter(number)
+        raise
 
 
 def load(worker_manager: Any, request: Any, load_matrices: Callable[[Any, Any], Any], state: Any) -> Any:
@@ -98,15 +122,27 @@ def _check(lora: Any, manager: Any) -> None:
         if not (a.isfinite().all() and b.isfinite().all()):
             raise ValueError(f"{name} holds values that are not finite in {a.dtype}")
         wanted = _shape(layer, position)
-        if wanted is not None and (a.shape[1], b.shape[0]) != wanted:
+        if wanted is not None and not _fits((a.shape[1], b.shape[0]), wanted):
             raise ValueError(f"{name} is {a.shape[1]} to {b.shape[0]}, the model's layer {wanted[0]} to {wanted[1]}")
 
 
-def _shape(layer: Any, position: int) -> tuple[int, int] | None:
-    """Input and output width of a layer's slice, where the layer is not split over devices."""
-    if getattr(layer, "tp_size", 1) != 1 or not isinstance(layer.lora_a_stacked, tuple):
+def _shape(layer: Any, position: int) -> tuple[int | range, int | range] | None:
+    """Input and output width of a layer's slice, where the layer is not split over devices: of the embedding's inputs
+    and the head's outputs, which are rows of tokens, the numbers that fit."""
+    if getattr(layer, "tp_size", 1) != 1:
         return None
-    return int(layer.lora_a_stacked[position].shape[-1]), int(layer.lora_b_stacked[position].shape[-2])
+    a, b = layer.lora_a_stacked, layer.lora_b_stacked
+    if isinstance(a, tuple):
+        return int(a[position].shape[-1]), int(b[position].shape[-2])
+    if not isinstance(a, torch.Tensor):
+        return None
+    if a.ndim == 3:
+        return range(a.shape[1] + 1), int(b.shape[-2])
+    return int(a.shape[-1]), range(b.shape[-2] + 1)
+
+
+def _fits(found: tuple[int, int], wanted: tuple[int | range, int | range]) -> bool:
+    return all(f in w if isinstance(w, range) else f == w for f, w in zip(found, wanted, strict=True))
 
 
 def activated(manager: Any, number: int, state: Any) -> None:

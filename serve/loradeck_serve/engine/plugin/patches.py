@@ -168,20 +168,7 @@ def _patch_adapters(state: EngineState) -> None:
     add = LRUCacheWorkerLoRAManager.add_adapter
 
     def add_adapter(self: Any, lora_request: Any) -> Any:
-        manager, number = self._adapter_manager, lora_request.lora_int_id
-        known = number in manager._registered_adapters
-        if known and number in manager._active_adapters and not lora_request.load_inplace:
-            # This runs for every adapter of every batch, and vLLM's own way lists all that are loaded each time.
-            manager.get_adapter(number)
-            manager.activate_adapter(number)
-            return True
-        try:
-            return add(self, lora_request)
-        except Exception:
-            if not known:
-                # A failure in the middle must not leave half an adapter behind under a valid number.
-                self.remove_adapter(lora_request.lora_int_id)
-            raise
+        return adapters.add(self, lora_request, add)
 
     LRUCacheWorkerLoRAManager.add_adapter = add_adapter
 
