@@ -12,7 +12,7 @@ from loradeck_registry.errors import InvalidError, LoradeckError, NotFoundError,
 from loradeck_registry.files import describe, folder_files
 from loradeck_registry.identity import TOKENIZER_FILES, identify_base
 from loradeck_registry.manifest import BaseIdentity, Manifest
-from loradeck_registry.reference import BaseReference, check_name
+from loradeck_registry.reference import POCKET, BaseReference, check_name
 from loradeck_registry.registry import Registry, Revision
 from loradeck_registry.reserve import reserve_rows
 from loradeck_registry.stores.store import Transfer
@@ -47,10 +47,6 @@ class ResolvedBase:
         return self.revision.manifest if self.revision else None
 
 
-POCKET = "pocket:base"
-"""The small base that comes with the project."""
-
-
 def resolve_base(text: str, registry: Registry | None) -> ResolvedBase:
     """Bring the base named by `text` to local disk: `name[@…]`, `hub:org/name[@revision]`, `org/name`, `dir:folder`, or
     `pocket:base`.
@@ -58,9 +54,9 @@ def resolve_base(text: str, registry: Registry | None) -> ResolvedBase:
     A full checkpoint from the registry is a base too. Raises NotFoundError, InvalidError, PreconditionError (an adapter
     is no base; huggingface_hub missing), UnavailableError (hub not reachable), DamagedError.
     """
-    if text == POCKET:
-        return ResolvedBase(POCKET, loradeck_pocket.BASE, identify_base(loradeck_pocket.BASE, POCKET))
     reference = BaseReference.parse(text)
+    if reference.pocket:
+        return ResolvedBase(POCKET, loradeck_pocket.BASE, identify_base(loradeck_pocket.BASE, POCKET))
     if reference.folder is not None:
         folder = reference.folder.expanduser().absolute()
         if not folder.is_dir():

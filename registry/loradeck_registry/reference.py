@@ -74,18 +74,28 @@ class Reference:
         return self.name if selector is None else f"{self.name}@{selector}"
 
 
+POCKET = "pocket:base"
+
+
 @dataclass(frozen=True)
 class BaseReference:
-    """Where a base comes from: exactly one of `registry`, `hub`, `folder` is set."""
+    """Where a base comes from: exactly one of `registry`, `hub`, `folder`, `pocket` is set."""
 
     registry: Reference | None = None
     hub: str | None = None
     hub_revision: str | None = None
     folder: Path | None = None
+    pocket: bool = False
+    """The small base that comes with the project."""
 
     @classmethod
     def parse(cls, text: str) -> "BaseReference":
-        """Parse `name[@...]`, `hub:org/name[@revision]`, `org/name[@revision]` or `dir:folder`. Raises InvalidError."""
+        """Parse `name[@...]`, `hub:org/name[@revision]`, `org/name[@revision]`, `dir:folder` or `pocket:base`.
+
+        Raises InvalidError.
+        """
+        if text == POCKET:
+            return cls(pocket=True)
         if text.startswith("dir:"):
             if not text[4:]:
                 raise InvalidError(
@@ -106,4 +116,4 @@ class BaseReference:
             return str(self.registry)
         if self.hub is not None:
             return f"hub:{self.hub}" + (f"@{self.hub_revision}" if self.hub_revision else "")
-        return f"dir:{self.folder}"
+        return POCKET if self.pocket else f"dir:{self.folder}"

@@ -64,6 +64,6 @@ async def start_engine(settings: EngineSettings, cores: frozenset[int]) -> Engin
 
 def _name_from(reference: str) -> str:
     parsed = BaseReference.parse(reference)
-    text = parsed.hub.rpartition("/")[2] if parsed.hub else parsed.folder.absolute().name if parsed.folder else "base"
+    text = parsed.hub.rpartition("/")[2] if parsed.hub else parsed.folder.absolute().name if parsed.folder else "pocket"
     cleaned = re.sub(r"[^a-z0-9._-]+", "-", text.lower()).strip("._-")
     return re.sub(r"\.\.+", ".", cleaned)[:63] or "base"

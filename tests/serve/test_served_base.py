@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 import loradeck.inference.v1 as inference
+import loradeck_pocket
 from loradeck_registry.bases import add_base, resolve_base
 from loradeck_registry.publish import push_folder
 from loradeck_registry.registry import Revision
@@ -78,6 +79,23 @@ def test_engine_gets_its_own_settings_and_vllm_the_rest(deck: Deck) -> None:
     assert settings.dtype == "float32"
     assert settings.engine == {"block_size": 32}
     assert (settings.slots, settings.host_adapters, settings.vocabulary) == (4, 16, deck.base.identity.vocabulary)
+
+
+def test_pocket_base_is_a_base_as_for_training(deck: Deck) -> None:
+    config = ServerConfig.model_validate({"base": "pocket:base"})
+    base = served_base(config, resolve_base(config.base, None))
+    assert base.name == "pocket"
+    assert base.folder == loradeck_pocket.BASE
+    assert base.identity.reference == "pocket:base"
+
+
+def test_whole_embeddings_are_asked_for_among_the_engines_settings(deck: Deck) -> None:
+    values = {"base": f"dir:{deck.base.folder}", "registry": deck.url}
+    for engine, wanted in (({}, False), ({"embedding_lora": True}, True)):
+        config = ServerConfig.model_validate(values | {"engine": engine})
+        settings = engine_settings(config, served_base(config, resolve_base(config.base, deck.registry)))
+        assert settings.embedding_lora == wanted
+        assert settings.engine == {}
 
 
 def test_server_without_registry_needs_no_slots(deck: Deck) -> None:

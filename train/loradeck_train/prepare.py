@@ -1,12 +1,11 @@
 """What a run and its plan have in common: base, task, tokenizer, data and token ids, without loading the model."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-import loradeck_pocket
 from loradeck_registry.bases import ResolvedBase, resolve_base
 from loradeck_registry.identity import read_config
 from loradeck_registry.registry import Registry
@@ -23,7 +22,6 @@ from loradeck_train.model.untrained import untrained_sentence
 from loradeck_train.recipe.settings import Recipe
 from loradeck_train.recipe.substitutions import substituted
 
-POCKET_BASE = "pocket:base"
 _DEFAULT_LENGTH = 2048
 _LOOKED_AT = 64
 
@@ -55,7 +53,7 @@ def prepare(recipe: Recipe, registry: Registry | None, *, cuda: bool | None = No
     # Data first: its errors are the likeliest, and a large base takes long to digest.
     recipe, substitutions = substituted(recipe, torch.cuda.is_available() if cuda is None else cuda)
     data = load_data(recipe, template_fields(recipe.task))
-    base = find_base(recipe.base, registry)
+    base = resolve_base(recipe.base, registry)
     task = make_task(recipe.task, data.labels, base.identity, base.folder)
     tokenizer = tokenizer_for(task, base.folder)
     max_length = _max_length(recipe, base, substitutions)
@@ -95,14 +93,6 @@ def _tasks(recipe: Recipe, data: DataSet, task: Task) -> Iterator[tuple[str, Tas
     for part in data.parts:
         part_task = make_part_task(part.settings.task, part.labels)
         yield describe_source(part.settings.source), part_task, part.examples, part.settings.weight
-
-
-def find_base(text: str, registry: Registry | None) -> ResolvedBase:
-    """The base on local disk; `pocket:base` is the one that comes with the package."""
-    if text != POCKET_BASE:
-        return resolve_base(text, registry)
-    base = resolve_base(f"dir:{loradeck_pocket.BASE}", registry)
-    return replace(base, reference=POCKET_BASE, identity=base.identity.model_copy(update={"reference": POCKET_BASE}))
 
 
 def pad_token_id(tokenizer: Any) -> int:

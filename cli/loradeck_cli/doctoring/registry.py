@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import loradeck_pocket
 from loradeck_cli.doctoring.check import Check, Result, examine
 from loradeck_registry import layout
 from loradeck_registry.collection import leases
@@ -118,6 +119,8 @@ def signatures() -> Result:
 def base(text: str, found: Registry | None) -> Result:
     """That the base is there; a base of the hub is not fetched."""
     reference = BaseReference.parse(text)
+    if reference.pocket:
+        return folder_base(loradeck_pocket.BASE)
     if reference.folder is not None:
         return folder_base(reference.folder.expanduser().absolute())
     if reference.hub is not None:

@@ -4,12 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from loradeck_registry.bases import ResolvedBase
+from loradeck_registry.bases import ResolvedBase, resolve_base
 from loradeck_registry.errors import PreconditionError
 from loradeck_registry.registry import Registry, Revision
 from loradeck_tasks.rendering import tokenizer_for
 from loradeck_tasks.task import Task
-from loradeck_train.prepare import find_base
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ def open_source(registry: Registry, reference: str, base: str | None, kind: Lite
         raise PreconditionError(f"{revision} is of kind {manifest.kind}, {what} is needed", reason=reason)
     if manifest.task is None or manifest.probe is None:
         raise PreconditionError(f"{revision} carries no task and probe to compare by", reason="NO_TASK")
-    found = find_base(base or manifest.base.reference, registry)
+    found = resolve_base(base or manifest.base.reference, registry)
     if found.identity.compatibility != manifest.base.compatibility:
         raise PreconditionError(
             f"{revision} was trained on {manifest.base.reference}, and {found.reference} differs from it: name the "
