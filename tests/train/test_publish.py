@@ -19,7 +19,7 @@ from loradeck_train import run as run_module
 from loradeck_train.model.loading import load_causal
 from loradeck_train.model.loss import logprobs_at_end
 from loradeck_train.prepare import prepare
-from loradeck_train.publish.proof import allowed_ids, load_adapter
+from loradeck_train.publish.proof import allowed_ids, check_reload, choose_candidates, load_adapter
 from loradeck_train.recipe.settings import Recipe
 from loradeck_train.run import RunReport, run
 
@@ -98,6 +98,7 @@ def test_probe_tells_adapter_from_base(lora_run: RunReport, recipe_of: Build) ->
     vocabulary = prepare(recipe_of(), None).base.identity.vocabulary
     own = {*range(vocabulary), *(token.id for token in task.added_tokens)}
     assert (probe.dtype, len(probe.prompts)) == ("bfloat16", 4)
+    assert all(sum(token < vocabulary for token in prompt.candidates) >= 8 for prompt in probe.prompts)
     for prompt in probe.prompts:
         assert set(prompt.candidates) <= own
         assert len(prompt.candidates) == len(prompt.adapter_logprobs) == len(prompt.base_logprobs) == 16
@@ -107,6 +108,19 @@ def test_probe_tells_adapter_from_base(lora_run: RunReport, recipe_of: Build) ->
     assert probe.distance > 1
     # Different answers were chosen, not four prompts of one class.
     assert len({prompt.token_ids for prompt in probe.prompts}) == 4
+
+
+def test_half_of_the_candidates_are_the_bases_own_tokens() -> None:
+    moved = torch.zeros(120)
+    moved[[7, 30, 31]] = torch.tensor([0.5, 0.2, 0.1])
+    moved[100:120] = torch.arange(20) + 10.0
+    chosen = choose_candidates(moved, 100).tolist()
+    assert len(set(chosen)) == 16
+    assert sum(token < 100 for token in chosen) == 8
+    assert {7, 30, 31, *range(112, 120)} <= set(chosen)
+    # Where the base's own tokens move most, no place is kept for others.
+    assert all(token < 100 for token in choose_candidates(moved.flip(0), 100).tolist())
+    assert len(choose_candidates(torch.ones(5), 5)) == 5
 
 
 def test_generative_probe_holds_a_greedy_continuation(recipe_of: Build, tmp_path: Path) -> None:
@@ -173,6 +187,68 @@ def test_registry_that_cannot_be_written_is_refused_before_work(recipe_of: Build
     with pytest.raises(LoradeckError, match="cannot write"):
         run(recipe_of(publish={"name": "new"}), registry, tmp_path / "out", console=QUIET)
     assert not (tmp_path / "out").exists()
+
+
+def few_steps(recipe_of: Build) -> Recipe:
+    """Full fine-tuning that moves the weights by hardly more than bfloat16 holds."""
+    return recipe_of(
+        method="full", lora=None, precision="bf16", publish={"dtype": "bfloat16"},
+        optimisation={"learning_rate": 3e-5, "max_steps": 2, "warmup_steps": 0},
+    )  # fmt: skip
+
+
+def test_few_steps_of_full_training_are_published_and_their_rounding_is_stated(
+    recipe_of: Build, tmp_path: Path
+) -> None:
+    report = run(few_steps(recipe_of), None, tmp_path / "out", console=QUIET)
+    # Held to the model as it was rounded, the files are exact; held to the trained weights they cannot be.
+    assert report.check.mean_difference < 1e-6
+    assert report.check.rounding is not None
+    assert report.check.rounding > 0.01
+    assert report.manifest.provenance["reload_check"]["rounding"] == report.check.rounding
+
+
+@pytest.mark.parametrize(
+    ("difference", "rounding", "reason"),
+    [
+        (0.11, None, None),
+        (0.13, None, "RELOAD_DIFFERS"),
+        (0.0, 0.13, None),
+        (0.0, 0.59, None),
+        (0.0, 0.61, "ROUNDED_AWAY"),
+        (0.13, 0.13, "RELOAD_DIFFERS"),
+        (0.0, float("nan"), "ROUNDED_AWAY"),
+    ],
+)
+def test_files_and_rounding_have_bounds_of_their_own(
+    difference: float, rounding: float | None, reason: str | None
+) -> None:
+    differences = torch.full((16,), difference)
+    if reason is None:
+        assert check_reload(differences, rounding, 1.2, "bfloat16", 0.1).rounding == rounding
+        return
+    with pytest.raises(PreconditionError, match=r"publish\.dtype") as caught:
+        check_reload(differences, rounding, 1.2, "bfloat16", 0.1)
+    assert caught.value.reason == reason
+
+
+def test_full_checkpoint_whose_files_differ_a_little_is_not_published(recipe_of: Build, tmp_path: Path) -> None:
+    plain = run_module.export
+
+    def damaged(trained: object, prepared: object, folder: Path) -> None:
+        plain(trained, prepared, folder)  # type: ignore[arg-type]
+        from safetensors.torch import save_file
+
+        path = str(folder / "model.safetensors")
+        name = "model.layers.1.mlp.down_proj.weight"
+        tensors = load_file(path)
+        save_file(tensors | {name: tensors[name] * 0.5}, path, metadata={"format": "pt"})
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_module, "export", damaged)
+        with pytest.raises(PreconditionError) as caught:
+            run(few_steps(recipe_of), None, tmp_path / "out", console=QUIET)
+    assert caught.value.reason == "RELOAD_DIFFERS"
 
 
 def test_files_that_answer_otherwise_are_not_published(recipe_of: Build, tmp_path: Path) -> None:

@@ -109,7 +109,7 @@ def run(
         prepared.validation or prepared.training[:_PROBED], recipe.publish.probe_prompts, recipe.seed
     )
     with writing("what was trained", output):
-        size, result, trained, peak_bytes, fidelity = _train_and_export(
+        size, result, trained, rounded, peak_bytes, fidelity = _train_and_export(
             prepared, output, folder, prompts, checkpoint, title, console
         )
     probe, check = prove(
@@ -123,6 +123,7 @@ def run(
         adapter=recipe.publishes == "adapter",
         dtype=recipe.publish.dtype,
         lossy=recipe.lossy,
+        rounded=rounded,
     )
     manifest = make_manifest(prepared, folder, probe, provenance(prepared, size, result, check, peak_bytes, fidelity))
     (output / MANIFEST).write_bytes(manifest.canonical_json())
@@ -146,7 +147,7 @@ def _train_and_export(
     checkpoint: Path | None,
     title: str,
     console: Console,
-) -> tuple[ModelSize, TrainingResult, list[torch.Tensor], int, dict[str, float] | None]:
+) -> tuple[ModelSize, TrainingResult, list[torch.Tensor], list[torch.Tensor] | None, int, dict[str, float] | None]:
     """The part that holds the trained model; when it returns, the model's memory is free for the reload."""
     recipe = prepared.recipe
     forgetting: Forgetting | None = None
@@ -178,9 +179,13 @@ def _train_and_export(
     assert whole is not None, "the first process publishes"
     trained = whole
     allowed = allowed_ids(prepared.task, prepared.base.identity.vocabulary)
+    # As the reloaded model attends: in bfloat16 another way of attending is off by as much as a few steps of training.
+    trained.causal.set_attn_implementation("sdpa")
     answers = logprobs_at_end(trained.model, prompts, allowed)
     size = trained.size
     fidelity = export(trained, prepared, folder)
+    # To write a full checkpoint is to round all weights of the model, here in memory too.
+    rounded = logprobs_at_end(trained.model, prompts, allowed) if recipe.method == "full" else None
     del trained, whole
     gc.collect()
-    return size, result, answers, memory.peak_bytes, fidelity
+    return size, result, answers, rounded, memory.peak_bytes, fidelity

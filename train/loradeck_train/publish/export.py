@@ -25,7 +25,9 @@ def export(trained: TrainingModel, prepared: Prepared, folder: Path) -> dict[str
     """
     recipe, dtype = prepared.recipe, prepared.recipe.publish.dtype
     if recipe.method == "full":
-        trained.causal.to(getattr(torch, dtype))
+        # The parameters alone: a model's own tables (rotary positions, for example) are not rounded when it is loaded.
+        for parameter in trained.causal.parameters():
+            parameter.data = parameter.data.to(getattr(torch, dtype))
         save_checkpoint(trained.causal, prepared.tokenizer, folder)
         return None
     changes = changes_of(trained, recipe.adapter)

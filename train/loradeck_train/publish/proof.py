@@ -35,12 +35,14 @@ class ReloadCheck:
     """How far the reloaded revision is from the model in memory, in nats over the probe's candidates.
 
     `tolerance` is a tenth of what training changed (half of it for methods that are published only nearly), at least
-    the rounding noise of the serving precision.
+    the rounding noise of the serving precision. `rounding` is what the weights' rounding to that precision did, which
+    no file can hold better: it is not a fault of the files, and only bounded by half of what training changed.
     """
 
     mean_difference: float
     largest_difference: float
     tolerance: float
+    rounding: float | None = None
 
 
 def choose_prompts(examples: Sequence[Encoded], count: int, seed: int) -> list[list[int]]:
@@ -75,12 +77,15 @@ def prove(
     adapter: bool,
     dtype: str,
     lossy: bool = False,
+    rounded: list[Tensor] | None = None,
 ) -> tuple[Probe, ReloadCheck]:
     """Load base and published revision afresh in the serving precision, and compare.
 
     `trained` holds the log-probabilities of the model in memory after each prompt, over `allowed_ids`. `lossy`: what
-    was published is only near to it (`Recipe.lossy`), and may be apart by half of what training changed. Raises
-    PreconditionError (RELOAD_DIFFERS) if the reloaded revision answers otherwise than the trained model.
+    was published is only near to it (`Recipe.lossy`), and may be apart by half of what training changed. `rounded`:
+    the same of the model in memory once all its weights were rounded to `dtype`; the files are then held to that, since
+    a few small steps move weights by hardly more than bfloat16 can tell apart. Raises PreconditionError: RELOAD_DIFFERS
+    if the reloaded revision answers otherwise than the trained model, or ROUNDED_AWAY if rounding left too little.
     """
     allowed = allowed_ids(task, vocabulary)
     model = load_causal(base, getattr(torch, dtype)).to(device()).eval()
@@ -96,9 +101,13 @@ def prove(
     stops = set(stop_token_ids(task, tokenizer))
     found: list[ProbePrompt] = []
     differences: list[Tensor] = []
-    for prompt, base_values, values, in_memory in zip(prompts, before, after, trained, strict=True):
-        chosen = (values - base_values).abs().topk(min(_CANDIDATES, len(allowed))).indices
+    rounding: list[Tensor] = []
+    for prompt, base_values, values, exact, in_memory in zip(
+        prompts, before, after, trained, rounded or trained, strict=True
+    ):
+        chosen = choose_candidates((values - base_values).abs(), vocabulary)
         differences.append((values[chosen] - in_memory[chosen]).abs())
+        rounding.append((exact[chosen] - in_memory[chosen]).abs())
         greedy = _continue(model, prompt, allowed, stops) if generative else ()
         found.append(
             ProbePrompt(
@@ -111,7 +120,8 @@ def prove(
         )
     gaps = [abs(a - b) for p in found for a, b in zip(p.adapter_logprobs, p.base_logprobs, strict=True)]
     probe = Probe(dtype=dtype, prompts=tuple(found), distance=sum(gaps) / len(gaps))
-    return probe, _checked(torch.cat(differences), probe.distance, dtype, _LOSSY_SHARE if lossy else _SHARE)
+    lost = None if rounded is None else float(torch.cat(rounding).mean())
+    return probe, check_reload(torch.cat(differences), lost, probe.distance, dtype, _LOSSY_SHARE if lossy else _SHARE)
 
 
 def load_adapter(base: Any, folder: Path) -> Any:
@@ -131,6 +141,18 @@ def load_adapter(base: Any, folder: Path) -> Any:
         return PeftModel.from_pretrained(base, str(folder)).eval()
 
 
+def choose_candidates(moved: Tensor, vocabulary: int) -> Tensor:
+    """Places of the probe's candidates: where `moved` is largest, at least half of them among the base's own tokens.
+
+    A server judges those apart from added tokens: the rows of new tokens move their own values so much that candidates
+    of theirs alone would say nothing of the matrices.
+    """
+    own = moved[:vocabulary].topk(min(_CANDIDATES // 2, vocabulary)).indices
+    left = moved.index_fill(0, own, -1.0)
+    others = left.topk(min(_CANDIDATES, len(moved)) - len(own)).indices
+    return torch.cat([own, others])
+
+
 def _continue(model: Any, prompt: list[int], allowed: Tensor, stops: set[int]) -> tuple[int, ...]:
     ids: list[int] = []
     while len(ids) < _CONTINUATION:
@@ -142,16 +164,26 @@ def _continue(model: Any, prompt: list[int], allowed: Tensor, stops: set[int]) -
     return tuple(ids)
 
 
-def _checked(differences: Tensor, distance: float, dtype: str, share: float) -> ReloadCheck:
+def check_reload(differences: Tensor, rounding: float | None, distance: float, dtype: str, share: float) -> ReloadCheck:
+    """Judge the `differences` of the reloaded files' candidates; `distance` is what training changed, of which `share`
+    is accepted. Raises PreconditionError (RELOAD_DIFFERS, ROUNDED_AWAY)."""
     check = ReloadCheck(
         mean_difference=float(differences.mean()),
         largest_difference=float(differences.max()),
         tolerance=max(share * distance, _FLOOR[dtype]),
+        rounding=rounding,
     )
     if not check.mean_difference <= check.tolerance:
         raise PreconditionError(
             f"the published files answer otherwise than the trained model: {check.mean_difference:.3f} nats apart on "
             f"average, {check.tolerance:.3f} are allowed; nothing was published (publish.dtype float32 is more exact)",
             reason="RELOAD_DIFFERS",
+        )
+    if rounding is not None and not rounding <= max(_LOSSY_SHARE * distance, _FLOOR[dtype]):
+        raise PreconditionError(
+            f"rounded to {dtype} the checkpoint is {rounding:.3f} nats from what was trained, and {distance:.3f} from "
+            "the base: training moved the weights by less than that precision can hold; nothing was published (set "
+            "publish.dtype: float32, or train for longer)",
+            reason="ROUNDED_AWAY",
         )
     return check

@@ -96,10 +96,11 @@ class Recipe(Strict):
 
     @property
     def lossy(self) -> bool:
-        """Whether what is published is only near to what was trained: DoRA is cut to LoRA, and QLoRA's base was
-        rounded to 4 bits while the one that is served is not. A merged DoRA is exact."""
+        """Whether what is published is only near to what was trained: DoRA is cut to LoRA, QLoRA's base was rounded to
+        4 bits while the one that is served is not, and the sums of a merge are rounded to bfloat16."""
         return self.method == "lora" and (
-            self.quantization is not None or (self.adapter.dora and not self.publish.merged)
+            self.quantization is not None
+            or (self.publish.dtype != "float32" if self.publish.merged else self.adapter.dora)
         )
 
     @property
