@@ -76,9 +76,9 @@ class Participant:
     async def _run(self, move: str) -> None:
         try:
             intent = await self._ask(self._registry.intent, move)
-            if intent is None or intent.over(datetime.now(UTC)) or await self._ask(self._registry.outcome, move):
-                return
-            await self._take_part(intent)
+            ended: bool | None = await self._ask(self._registry.outcome, move)
+            if intent is not None and ended is None and not intent.over(datetime.now(UTC)):
+                await self._take_part(intent)
         except LoradeckError as error:
             _log.warning("a move made together failed here", extra={"move": move, "reason": error.reason,
                                                                      "error": error.message})  # fmt: skip
