@@ -81,6 +81,8 @@ def _steps(state: State, failed: Mapping[str, str]) -> list[dict[str, Any]]:
             row |= {"state": "failed", "why": failed[one.step.id]}
         elif one.why:
             row["why"] = one.why
+        elif one.state == "left" and (needed := [other for other in one.step.after if other in failed]):
+            row["why"] = f"needs {needed[0]}, which failed"
         if one.outcome is not None:
             row |= {"seconds": one.outcome.seconds, "created": one.outcome.created}
         rows.append(row)

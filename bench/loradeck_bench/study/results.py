@@ -76,11 +76,12 @@ class Results:
 
     def _why(self, step: str) -> str:
         if step in self._failed:
-            return "failed: " + self._failed[step]
+            return "failed"
         one = self._state.steps.get(step)
         if one is None:
             return "not part of this scale"
-        return one.why or "not done yet"
+        needed = next((other for other in one.step.after if other in self._failed), None)
+        return one.why or (f"needs {needed}, which failed" if needed else "not done yet")
 
 
 def _shape(source: str) -> dict[str, Any]:

@@ -52,7 +52,7 @@ def train_runs(work: Work) -> None:
                     continue
                 del running[name]
                 if code:
-                    work.fail(step, f"exit code {code}: {' '.join(child.tail(3))} (log: {child.log})")
+                    work.fail(step, f"exit code {code}: {_reason(child)}")
                 else:
                     _keep(work, step, time.monotonic() - child.started)
             work.progress.note(" | ".join(f"{child.name}: {' '.join(child.tail())}" for child, _ in running.values()))
@@ -69,6 +69,12 @@ def _start(work: Work, step: Planned) -> Child:
         arguments += ["--set", setting]
     side_by_side = min(work.plan.study.at_once, max(1, len(work.ready("runs"))))
     return work.start(step, arguments, threads=max(1, cores() // side_by_side) if side_by_side > 1 else None)
+
+
+def _reason(child: Child) -> str:
+    """The line of a log that says what went wrong, else its last one."""
+    lines = child.tail(12) or ["no word"]
+    return next((line for line in reversed(lines) if line.startswith("error: ")), lines[-1])
 
 
 def _keep(work: Work, step: Planned, seconds: float) -> None:

@@ -39,6 +39,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     base = resolve_base(f"dir:{folder / 'base'}", registry)
     publish(registry, base, folder, "gen", default_task("generate").model_dump(mode="json"))
     publish(registry, base, folder, "idle", default_task("generate").model_dump(mode="json"), scale=0.0)
+    other = make_tiny_base(folder / "other", seed=2)
+    task = default_task("generate").model_dump(mode="json")
+    push_folder(registry, "full", other, base, task=task)
     first = base.identity.vocabulary
     labels = [{"name": name, "token": f"<{name}>"} for name in ("AI", "Telecom")]
     tokens = [{"content": f"<{name}>", "id": first + i} for i, name in enumerate(("AI", "Telecom"))]
@@ -125,6 +128,14 @@ def test_adapter_counts_and_one_without_effect_does_not(folder: Path) -> None:
     by_row = [[item["scores"]["loss"][0] for item in found["items"]] for found in (base, tuned)]
     assert max(abs(a - b) for a, b in zip(*by_row, strict=True)) > 1
     assert tuned["answered_by"][0]["digest"].startswith("sha256:")
+
+
+def test_full_checkpoint_is_scored_by_its_own_weights(folder: Path) -> None:
+    found = run(folder, "--adapter", "full")
+    assert found["answered_by"][0]["name"] == "full"
+    own = run(folder, "--base", f"dir:{folder / 'other'}")
+    assert found["loss"] == pytest.approx(own["loss"], rel=1e-5)
+    assert found["loss"] != pytest.approx(run(folder)["loss"], rel=1e-3)
 
 
 def test_label_tokens_of_an_adapter_are_scored(folder: Path) -> None:

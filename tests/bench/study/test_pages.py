@@ -13,6 +13,7 @@ from loradeck_bench.study.plan import Plan
 from loradeck_bench.study.report import make_report, render, write_report
 from loradeck_bench.study.results import shown
 from loradeck_bench.study.state import State
+from tests.bench.browser import find_browser, visit
 
 from .conftest import REPORT, Tree, put
 
@@ -42,9 +43,10 @@ def test_cell_without_a_result_says_why(tree: Tree, planned: Planned) -> None:
     assert row["cells"]["f1-score"]["why"] == "not done yet"
     assert row["differs"] == "of the full checkpoint"
     failed = report_of(plan, {"evaluations/full": "the server fell over"})[0]
-    assert "the server fell over" in failed["tables"]["table-7"]["rows"][1]["cells"]["f1-score"]["why"]
-    states = {step["step"]: step["state"] for step in failed["steps"]}
-    assert states["evaluations/full"] == "failed"
+    assert failed["tables"]["table-7"]["rows"][1]["cells"]["f1-score"]["why"] == "failed"
+    steps = {step["step"]: step for step in failed["steps"]}
+    assert (steps["evaluations/full"]["state"], steps["evaluations/full"]["why"]) == ("failed", "the server fell over")
+    assert steps["evaluations/tests"]["why"] == "needs evaluations/full, which failed"
 
 
 def test_picture_that_our_copy_lacks_is_said_to_be_lacking(tree: Tree, planned: Planned) -> None:
@@ -159,6 +161,16 @@ def test_page_asks_nothing_of_the_network_and_shows_no_markup_of_data(
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert {"tables", "figures", "seconds"} <= set(report)
     assert report["seconds"] == 6.0
+
+
+@pytest.mark.skipif(find_browser() is None, reason="needs Chromium on the path")
+def test_browser_opens_the_page_without_a_complaint_or_a_request(tree: Tree, planned: Planned, tmp_path: Path) -> None:
+    plan = planned(tree)
+    put(plan, "evaluations/lora", REPORT)
+    seen = visit(write_report(*report_of(plan), tmp_path / "out"))
+    assert (seen.complaints, seen.left, seen.broken_pictures) == ([], [], 0)
+    assert len(seen.requests) >= 2, "the page and its picture"
+    assert "not in our copy" in seen.text
 
 
 @pytest.mark.parametrize(

@@ -47,13 +47,14 @@ def load(
             raise InvalidError("say which model: --adapter REF or --base REF", field="base")
         base = manifest.base.reference
     resolved = resolve_base(base, registry)
-    if manifest is not None and manifest.base.compatibility != resolved.identity.compatibility:
+    of_adapter = manifest is not None and manifest.kind == "adapter"
+    if manifest is not None and of_adapter and manifest.base.compatibility != resolved.identity.compatibility:
         raise PreconditionError(
             f"{revision} belongs to {manifest.base.reference}, not to {base}", reason="OTHER_BASE", field="base"
         )
     task = _task(manifest.task if manifest else None, kind, labels, adapter or base)
     model = _causal(resolved.folder, getattr(torch, dtype))
-    if revision is not None and revision.manifest.kind == "adapter":
+    if revision is not None and of_adapter:
         assert registry is not None
         model = _with_adapter(model, registry.local(revision))
     allowed = [*range(resolved.identity.vocabulary), *(token.id for token in task.added_tokens)]
