@@ -217,6 +217,8 @@ class Server:
             background.append(asyncio.create_task(self._supervisor.run(), name="engine supervisor"))
             background.append(asyncio.create_task(self._gauges.run(), name="gauges"))
             background.append(asyncio.create_task(self._reloader.run(), name="reloader"))
+            background.append(asyncio.create_task(self._inference.ended(), name="inference door"))
+            background.append(asyncio.create_task(self._admin.ended(), name="admin door"))
             if self._watcher is not None:
                 background.append(asyncio.create_task(self._watcher.run(), name="watcher"))
             if self._hold is not None:

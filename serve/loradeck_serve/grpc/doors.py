@@ -10,6 +10,7 @@ from grpc_reflection.v1alpha import reflection
 from loradeck_registry.errors import PreconditionError
 from loradeck_serve.config import Address, Connections
 from loradeck_serve.grpc.interceptor import DoorInterceptor
+from loradeck_serve.grpc.odd_paths import survive_odd_paths
 from loradeck_serve.grpc.tls import Certificates
 
 INFERENCE = "loradeck.inference.v1.InferenceService"
@@ -36,6 +37,7 @@ class Door:
         certificates: Certificates | None = None,
     ) -> None:
         """`grace_seconds`: what calls get to end on a connection that is closed for its age."""
+        survive_odd_paths()
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
         self._names: list[str] = []
         self.server: Any = grpc.aio.server(
@@ -79,6 +81,10 @@ class Door:
             await self._health.set(name, state.SERVING if serving else state.NOT_SERVING)
         if serving:
             await self._health.set(STARTUP, state.SERVING)
+
+    async def ended(self) -> None:
+        """Return when the door has closed, by `stop` or by itself."""
+        await self.server.wait_for_termination()
 
     async def stop(self, grace: float) -> None:
         """Refuse new calls, give running ones `grace` seconds, then cancel them."""

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from typing import Any
 
 import grpc
@@ -221,8 +221,11 @@ async def _message(handler: Any, context: Any) -> Any:
 
 
 async def _abort(context: Any, status: Any, trailing: tuple[tuple[str, str | bytes], ...]) -> None:
-    """Send the status. Never returns. Raises CancelledError if the caller does not even take that."""
-    with suppress(TimeoutError):
+    """Send the status. Never returns. Raises CancelledError if the caller does not take it, or has gone."""
+    try:
         async with asyncio.timeout(_ABORT_SECONDS):
             await context.abort(status.code, status.details, trailing)
-    raise asyncio.CancelledError
+    except grpc.aio.AbortError:
+        raise
+    except (TimeoutError, grpc.aio.BaseError):
+        raise asyncio.CancelledError from None

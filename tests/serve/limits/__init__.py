@@ -1,0 +1,1 @@
+"""Tests of what a caller cannot do to the doors, however hard he tries."""
