@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from loradeck_cli import study_data
+
 if TYPE_CHECKING:
     from loradeck_bench.study.plan import Plan
 
@@ -246,3 +248,6 @@ def _show_state(console: Any, state: Any) -> None:
 def _show_missing(console: Any, missing: Any) -> None:
     for one in missing:
         console.print(f"missing: {one.what}\n         get it: {one.get}", highlight=False, markup=False, soft_wrap=True)
+
+
+command.add_command(study_data.command)

@@ -1,0 +1,1 @@
+"""The studies' data: which sets they are, where they are public, and how they come into place, checked."""
