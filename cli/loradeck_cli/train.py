@@ -82,6 +82,15 @@ def recipes(json_path: str | None) -> None:
     emit({"recipes": names}, dict.fromkeys(names, ""), json_path)
 
 
+@command.command()
+@click.argument("name", type=click.Choice(["ddp", "fsdp", "deepspeed-zero2", "deepspeed-zero3"]))
+def launcher(name: str) -> None:
+    """Print the path of a shipped configuration for `accelerate launch --config_file`."""
+    from importlib.resources import files
+
+    click.echo(str(files("loradeck_train") / "launch" / f"{name}.yaml"))
+
+
 def _slug(recipe: str) -> str:
     path = Path(recipe)
     return path.stem if path.is_file() else recipe.removesuffix(".yaml").replace("/", "-")

@@ -15,8 +15,10 @@ from typing import Any
 
 import pytest
 import torch
+from click.testing import CliRunner
 from safetensors.torch import load_file
 
+from loradeck_cli.main import loradeck
 from loradeck_registry.errors import PreconditionError
 from loradeck_train.loop.sealing import complete_checkpoints
 from loradeck_train.loop.world import join
@@ -184,7 +186,7 @@ def test_killed_or_stopped_they_go_on_exactly(sharding: str, processes: Any, rec
 def test_accelerate_launches_a_sharded_run(recipe_of: Build, tmp_path: Path) -> None:
     recipe, figures = tmp_path / "recipe.yaml", tmp_path / "figures.json"
     recipe.write_text(recipe_of(optimisation={"max_steps": 4}).model_dump_json(exclude_none=True))
-    config = Path(sys.modules["loradeck_train"].__path__[0]) / "launch" / "fsdp.yaml"
+    config = CliRunner().invoke(loradeck, ["train", "launcher", "fsdp"]).output.strip()
     command = ["-m", "accelerate.commands.launch", "--config_file", config, "--num_processes", 2]
     command += ["--main_process_port", _free_port(), "-m", "loradeck_cli.main", "train", "run", recipe]
     command += ["--output", tmp_path / "out", "--json", figures]

@@ -171,7 +171,12 @@ def test_qlora_trains_on_four_bits_and_serves_on_the_whole_base(
 ) -> None:
     pytest.importorskip("bitsandbytes", reason="needs the qlora extra")
     folder: Path = request.getfixturevalue(base)
-    recipe = recipe_of(base=f"dir:{folder}", quantization={"kind": "nf4"})
+    recipe = recipe_of(
+        base=f"dir:{folder}",
+        quantization={"kind": "nf4"},
+        data={"validation": {"fraction": 0.2}},
+        evaluation={"every_steps": 4},
+    )
     prepared = prepare(recipe, None)
     trained = build_model(recipe, folder, prepared.task, 100, prepared.tokenizer)
     assert {layer.get_base_layer().weight.dtype for layer in lora_layers(trained.model).values()} == {torch.uint8}

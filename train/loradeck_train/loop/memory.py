@@ -1,13 +1,16 @@
-"""Peak memory of a stretch of work: resident memory above its start, or the CUDA allocator's peak."""
+"""Memory of a run: its peak above the start, and on the CPU what the C library keeps back of it."""
 
+import ctypes
 import threading
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import psutil
 import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 _PERIOD = 0.02
+_GROWTH = 256 * 2**20
 
 
 class PeakMemory:
@@ -56,3 +59,28 @@ def held_bytes() -> int:
     if torch.cuda.is_available():
         return int(torch.cuda.memory_allocated())
     return int(psutil.Process().memory_info().rss)
+
+
+class HeapTrimmer(TrainerCallback):  # type: ignore[misc]
+    """Gives free memory back to the system on the CPU whenever 256 MiB more are held than after the last time.
+
+    Batches of many lengths leave the heap in pieces that glibc keeps: without this the memory of a run of the pocket
+    base grows threefold in a hundred steps.
+    """
+
+    def __init__(self) -> None:
+        self._trim: Any = None
+        self._after = 0
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if not torch.cuda.is_available():
+            # Of glibc alone; other C libraries keep less back.
+            self._trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        self._after = held_bytes()
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if self._trim is not None and held_bytes() > self._after + _GROWTH:
+            self._trim(0)
+            self._after = held_bytes()

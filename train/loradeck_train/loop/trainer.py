@@ -12,6 +12,7 @@ from transformers import TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 from transformers.utils import logging as transformers_logging
 
+from loradeck_registry.errors import InvalidError
 from loradeck_train.data.encoding import Encoded
 from loradeck_train.loop.callbacks import HistoryWriter, ProgressBar, board
 from loradeck_train.loop.fed_trainer import CHECKPOINTS, FedTrainer
@@ -19,6 +20,7 @@ from loradeck_train.loop.feeding import training_feed
 from loradeck_train.loop.figures import draw_run
 from loradeck_train.loop.forgetting import Forgetting
 from loradeck_train.loop.interrupting import InterruptedTraining, StopOnSignal
+from loradeck_train.loop.memory import HeapTrimmer
 from loradeck_train.loop.optimizers import OPTIMIZERS
 from loradeck_train.loop.schedule import Schedule, plan_schedule
 from loradeck_train.loop.validation import BEST, ValidationLooks
@@ -86,6 +88,13 @@ def train(
     progress = ProgressBar(history, title, console)
     stop = StopOnSignal()
     if World.here().sharding == "fsdp":
+        if recipe.quantization is not None:
+            raise InvalidError(
+                "4-bit weights cannot be sharded: leave `quantization` out, or launch with the whole model on every "
+                "device (accelerate launch --multi_gpu)",
+                reason="NOT_SHARDABLE",
+                field="quantization",
+            )
         shard(prepared.model, prepared.causal)
     schedule = plan_schedule(recipe, [e.length for e in training], max_length)
     trainer = FedTrainer(
@@ -94,7 +103,7 @@ def train(
         console=console,
         model=prepared.model,
         args=training_arguments(recipe, schedule, output),
-        callbacks=[history, progress, stop, *board(recipe.tensorboard, output)],
+        callbacks=[history, progress, stop, HeapTrimmer(), *board(recipe.tensorboard, output)],
     )
     trainer.remove_callback(PrinterCallback)
     looks = ValidationLooks(

@@ -56,12 +56,17 @@ def load_causal(
     logging.disable_progress_bar()
     more = {} if quantization is None else {"quantization_config": _four_bits(quantization, dtype)}
     try:
-        return AutoModelForCausalLM.from_pretrained(
+        causal = AutoModelForCausalLM.from_pretrained(
             str(folder), dtype=dtype, attn_implementation=attention, local_files_only=True, use_safetensors=True, **more
         )
     except (OSError, ValueError, KeyError) as error:
         line = " ".join(str(error).split())[:200]
         raise PreconditionError(f"the base cannot be loaded: {line}", reason="BASE_NOT_LOADABLE") from error
+    for module in causal.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            # bitsandbytes packs 4-bit weights for the CPU at the first look in eval mode, and cannot train them then.
+            module.support_avx512bf16_for_cpu = False
+    return causal
 
 
 def _four_bits(settings: QuantizationSettings, dtype: torch.dtype) -> Any:

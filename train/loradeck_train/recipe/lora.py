@@ -23,7 +23,7 @@ class LoraSettings(Strict):
     )
     alpha_pattern: dict[NonEmpty, float] = Field(default_factory=dict, description="the same for alpha")
     loraplus_ratio: float | None = Field(
-        default=None, ge=1, description="learning rate of B by that of A (LoRA+, Hayou et al. 2024); 16 is theirs"
+        default=None, ge=1, description="learning rate of B by that of A (LoRA+, Hayou et al. 2024); 16 is a usual one"
     )
     init: Literal["default", "gaussian", "eva", "pissa"] = Field(
         default="default",
