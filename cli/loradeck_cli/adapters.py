@@ -151,7 +151,8 @@ def watch(names: tuple[str, ...], server: str, as_json: bool) -> None:
                 kind = "alias_flip" if isinstance(event, AliasFlip) else "adapter"
                 click.echo(json.dumps({kind: _plain(event)}))
             elif isinstance(event, AliasFlip):
-                change = f"{event.previous_revision} -> {event.revision}"
+                shares = ", ".join(f"{number}={share:.4g}" for number, share in event.shares)
+                change = f"{event.previous_revision} -> {shares or event.revision}"
                 click.echo(f"{_clock(event.flip_time)}  {event.name}@{event.alias}: {change}")
             else:
                 click.echo(f"{_clock(datetime.now().astimezone())}  {_line(event)}")

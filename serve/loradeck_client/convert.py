@@ -106,7 +106,14 @@ def watch_event(message: adapters.WatchAdaptersResponse) -> results.Adapter | re
     if message.WhichOneof("event") == "adapter":
         return adapter(message.adapter)
     flip = message.alias_flip
-    return results.AliasFlip(flip.name, flip.alias, flip.previous_revision, flip.revision, _time(flip.flip_time))
+    return results.AliasFlip(
+        flip.name,
+        flip.alias,
+        flip.previous_revision,
+        flip.revision,
+        _time(flip.flip_time),
+        tuple((target.revision, target.share) for target in flip.shares),
+    )
 
 
 def capacity(message: adapters.GetCapacityResponse) -> results.Capacity:

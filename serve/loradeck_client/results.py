@@ -111,6 +111,9 @@ class AliasFlip:
     previous_revision: int
     revision: int
     flip_time: datetime
+    shares: tuple[tuple[int, float], ...] = ()
+    """Revision number and share of each, which sum to 1, if the alias shares its callers now; `revision` has the
+    largest."""
 
 
 @dataclass(frozen=True)

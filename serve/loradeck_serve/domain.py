@@ -210,6 +210,8 @@ class AliasFlip:
     previous_revision: int
     revision: int
     flip_time: float
+    shares: tuple[tuple[int, float], ...] = ()
+    """Revision number and share of each, which sum to 1, if the alias shares its callers now."""
 
 
 @dataclass(frozen=True)

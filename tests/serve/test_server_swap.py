@@ -264,6 +264,29 @@ async def test_watch_shows_present_state_then_loads_and_flips(start: Start, deck
     await asyncio.gather(reading, return_exceptions=True)
 
 
+async def test_watch_shows_the_shares_of_a_weighted_alias(start: Start, deck: Deck) -> None:
+    running = await start()
+    assert await revision_of(running) == 1
+    watch = running.admin.WatchAdapters(adapters.WatchAdaptersRequest())
+    messages = aiter(watch)
+    await anext(messages)
+
+    async def next_flip() -> tuple[int, int, dict[int, float]]:
+        async with asyncio.timeout(10):
+            while (message := await anext(messages)).WhichOneof("event") != "alias_flip":
+                pass
+        flip = message.alias_flip
+        return flip.previous_revision, flip.revision, {s.revision: round(s.share, 6) for s in flip.shares}
+
+    deck.registry.move_alias("clf", "prod", {"1": 90, "2": 10})
+    assert await next_flip() == (1, 1, {1: 0.9, 2: 0.1})
+    deck.registry.move_alias("clf", "prod", {"1": 1, "2": 3})
+    assert await next_flip() == (1, 2, {1: 0.25, 2: 0.75})
+    deck.registry.move_alias("clf", "prod", "2")
+    assert await next_flip() == (2, 2, {})
+    watch.cancel()
+
+
 async def test_flips_under_load_fail_nobody_and_name_who_answered(start: Start, deck: Deck) -> None:
     running = await start(engine={"step_seconds": 0.002})
     digests = {deck.registry.resolve(f"clf@{n}").digest: n for n in (1, 2)}

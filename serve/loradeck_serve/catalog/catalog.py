@@ -84,7 +84,14 @@ class Catalog:
         previous, pointer.meaning = pointer.meaning, meaning
         if pointer.reference in self._pins:
             self._pin(pointer.reference, meaning)
-        return AliasFlip(pointer.reference.name, meaning.label, previous.main.number, meaning.main.number, time.time())
+        return AliasFlip(
+            pointer.reference.name,
+            meaning.label,
+            previous.main.number,
+            meaning.main.number,
+            time.time(),
+            meaning.shares,
+        )
 
     def follow(self, reference: Reference, meaning: Meaning) -> Pointer:
         """Follow a movable reference from now on."""

@@ -36,11 +36,17 @@ class Meaning:
         return next(revision for revision in self.revisions if revision.number == number)
 
     @property
+    def shares(self) -> tuple[tuple[int, float], ...]:
+        """Number and share of each revision, of a weighted alias."""
+        if self.entry is None or not self.weighted:
+            return ()
+        return tuple((target.revision, target.weight) for target in self.entry.targets)
+
+    @property
     def digests(self) -> frozenset[str]:
         """Of all its revisions."""
         return frozenset(revision.digest for revision in self.revisions)
 
     def same_as(self, other: "Meaning") -> bool:
         """Whether every caller gets what `other` gives."""
-        shares = [meaning.entry.targets if meaning.entry and meaning.weighted else () for meaning in (self, other)]
-        return self.digests == other.digests and shares[0] == shares[1]
+        return self.digests == other.digests and self.shares == other.shares

@@ -167,7 +167,7 @@ def watch_adapters_response(event: domain.AdapterView | domain.AliasFlip) -> ada
             previous_revision=event.previous_revision,
             revision=event.revision,
             flip_time=timestamp(event.flip_time),
-            shares=[adapters.AliasShare(revision=number, weight=weight) for number, weight in event.shares],
+            shares=[adapters.AliasShare(revision=number, share=share) for number, share in event.shares],
         )
     )
 

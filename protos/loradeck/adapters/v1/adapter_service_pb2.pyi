@@ -171,18 +171,28 @@ class WatchAdaptersResponse(_message.Message):
     def __init__(self, adapter: _Optional[_Union[Adapter, _Mapping]] = ..., alias_flip: _Optional[_Union[AliasFlip, _Mapping]] = ...) -> None: ...
 
 class AliasFlip(_message.Message):
-    __slots__ = ("name", "alias", "previous_revision", "revision", "flip_time")
+    __slots__ = ("name", "alias", "previous_revision", "revision", "flip_time", "shares")
     NAME_FIELD_NUMBER: _ClassVar[int]
     ALIAS_FIELD_NUMBER: _ClassVar[int]
     PREVIOUS_REVISION_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
     FLIP_TIME_FIELD_NUMBER: _ClassVar[int]
+    SHARES_FIELD_NUMBER: _ClassVar[int]
     name: str
     alias: str
     previous_revision: int
     revision: int
     flip_time: _timestamp_pb2.Timestamp
-    def __init__(self, name: _Optional[str] = ..., alias: _Optional[str] = ..., previous_revision: _Optional[int] = ..., revision: _Optional[int] = ..., flip_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    shares: _containers.RepeatedCompositeFieldContainer[AliasShare]
+    def __init__(self, name: _Optional[str] = ..., alias: _Optional[str] = ..., previous_revision: _Optional[int] = ..., revision: _Optional[int] = ..., flip_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., shares: _Optional[_Iterable[_Union[AliasShare, _Mapping]]] = ...) -> None: ...
+
+class AliasShare(_message.Message):
+    __slots__ = ("revision", "share")
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    SHARE_FIELD_NUMBER: _ClassVar[int]
+    revision: int
+    share: float
+    def __init__(self, revision: _Optional[int] = ..., share: _Optional[float] = ...) -> None: ...
 
 class GetCapacityRequest(_message.Message):
     __slots__ = ("rank",)
