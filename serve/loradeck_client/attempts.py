@@ -8,7 +8,7 @@ from loradeck_registry.errors import ExhaustedError, LoradeckError, UnavailableE
 
 C = TypeVar("C")
 
-_FULL = frozenset({"QUEUE_FULL", "NO_HOST_ROOM"})
+_FULL = frozenset({"QUEUE_FULL", "NO_HOST_ROOM", "TOO_MANY_CALLS"})
 """What one server is out of and another may have. A caller's own limits are none of these: nobody goes around them."""
 
 
