@@ -31,9 +31,8 @@ soak: $(STAMP)
 	mkdir -p build
 	$(LOCAL) $(BIN)/loradeck bench soak --json build/soak.json $(SOAK_ARGS)
 
-# The four published studies at the size of this machine, one after another; QLoRA's package comes along where it can be had.
+# The four published studies at the size of this machine, one after another.
 studies: $(STAMP)
-	@$(BIN)/python -c "import bitsandbytes" 2>/dev/null || $(BIN)/python -m pip install --quiet -c constraints.txt bitsandbytes || true
 	@failed=; for study in econ-it anyscale belle alpaca; do \
 	  $(LOCAL) $(BIN)/loradeck study run $$study --scale pocket $(STUDY_ARGS) || failed="$$failed $$study"; done; \
 	test -z "$$failed" || { echo "failed:$$failed"; exit 1; }

@@ -123,7 +123,7 @@ def plan(study: str, json_path: str | None, **options: Any) -> None:
     missing = missing_parts(planned, state, lambda line: console.print(f"[dim]{line}[/dim]", highlight=False))
     # Planning the runs of a full study told how long each takes.
     state = State(planned, Outcomes(planned.place.outcomes))
-    _show_state(console, state)
+    _show_state(console, state, reasons=False)
     _show_missing(console, missing)
     if json_path:
         write_json({**_state_json(state), "missing": as_rows(missing)}, json_path)
@@ -228,21 +228,26 @@ def _state_json(state: Any) -> dict[str, Any]:
     }
 
 
-def _show_state(console: Any, state: Any) -> None:
+def _show_state(console: Any, state: Any, *, reasons: bool = True) -> None:
     from rich.table import Table
 
     from loradeck_bench.report.units import duration
 
-    table = Table("step", "state", "took", "expected", "", box=None, pad_edge=False)
+    table = Table("step", "state", "took", "expected", box=None, pad_edge=False)
     for one in state.steps.values():
         took = duration(one.outcome.seconds) if one.outcome else ""
-        table.add_row(one.step.id, one.state, took, duration(one.estimate) if one.estimate else "", one.why)
+        table.add_row(one.step.id, one.state, took, duration(one.estimate) if one.estimate else "")
     console.print(table)
     seconds, unknown = state.seconds_left()
+    blocked_steps = sum(one.state == "blocked" for one in state.steps.values())
     counted = f"{len(state.left())} of {len(state.steps)} steps left"
+    counted += f", {blocked_steps} blocked" if blocked_steps else ""
     known = f", about {duration(seconds)}" if seconds else ""
     more = f", and {unknown} of unknown length" if unknown else ""
     console.print(f"{counted}{known}{more}", highlight=False)
+    blocked = dict.fromkeys(one.step.blocked for one in state.steps.values() if one.state == "blocked")
+    for reason in filter(None, blocked if reasons else ()):
+        console.print(f"blocked: {reason}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _show_missing(console: Any, missing: Any) -> None:

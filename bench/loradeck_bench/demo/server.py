@@ -35,8 +35,8 @@ class Server:
 def serving(
     workplace: Workplace, base: str, name: str, settings: Sequence[str] = ("engine.enforce_eager=true",)
 ) -> Iterator[Server]:
-    """Serve `base` (a registry reference) on free ports with `settings` (`key=value`); the server and its engine are gone
-    when the block is left. Without settings it does not compile: that pays on a server that stays.
+    """Serve `base` (a registry reference) on free ports with `settings` (`key=value`); the server and its engine are
+    gone when the block is left. Without settings it does not compile: that pays on a server that stays.
 
     Raises ChildFailedError with the end of its log if it does not come up, UnavailableError if it takes too long.
     """

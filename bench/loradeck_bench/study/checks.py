@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -35,10 +36,10 @@ def missing_parts(plan: Plan, state: State, tell: Callable[[str], None] = lambda
             require(needs)
         except PreconditionError as error:
             found.append(Missing(*_split(error.message)))
-    for one in state.steps.values():
-        if one.step.blocked and one.state == "blocked":
-            what, _, get = one.step.blocked.rpartition(": ")
-            found.append(Missing(f"{one.step.id}: {what}", get))
+    blocked = Counter(one.step.blocked for one in state.steps.values() if one.state == "blocked" and one.step.blocked)
+    for why, count in blocked.items():
+        what, _, get = why.rpartition(": ")
+        found.append(Missing(f"{what}; {count} steps need it" if count > 1 else what, get))
     asked = [one for one in plan.study.evaluations.values() if isinstance(one, Served) and one.embedding]
     if asked and plan.embedding_model is None and plan.place.scale == "full":
         get = "hf download sentence-transformers/all-MiniLM-L6-v2 --local-dir MODEL, then --embedding-model MODEL"

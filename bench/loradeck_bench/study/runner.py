@@ -76,6 +76,6 @@ def _announce(state: State, progress: Progress) -> None:
     about = f", about {duration(seconds)}" if seconds else ""
     rest = f" and {unknown} steps of unknown length" if unknown and seconds else ""
     progress.console.print(f"{len(left)} of {len(state.steps)} steps left, {done} done{about}{rest}", highlight=False)
-    for one in state.steps.values():
-        if one.state == "blocked":
-            progress.console.print(f"left out: {one.step.id}: {one.why}", highlight=False, markup=False)
+    for why in dict.fromkeys(one.step.blocked for one in state.steps.values() if one.state == "blocked"):
+        if why:
+            progress.console.print(f"left out: {why}", highlight=False, markup=False, soft_wrap=True)
