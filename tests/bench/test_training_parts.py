@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from loradeck_bench.training.sides import Work, recipe
+from loradeck_bench.training.tables import training_tables
 from loradeck_bench.training.trace import MemoryTrace
 from loradeck_train.recipe.files import parse_recipe
 
@@ -52,3 +53,20 @@ def test_every_work_is_a_recipe(changes: dict[str, object], tmp_path: Path) -> N
     assert parsed.optimisation.batch_size == 16
     assert parsed.optimisation.max_steps == work.max_steps
     assert parsed.precision == "bf16"
+
+
+def test_tables_of_methods_alone_leave_the_plain_trainer_out() -> None:
+    methods = {
+        "methods": [
+            {
+                "method": "lora", "batch_size": 8, "tokens_per_s": 100.0, "seconds": 1.0, "peak_bytes": 1,
+                "checkpoint_peak_bytes": None, "validation_loss": 1.0, "stored_bytes": 1,
+            }
+        ],
+        "stored": [{"what": "full checkpoint", "trainable_parameters": 1, "bytes": 2}],
+    }  # fmt: skip
+    titles = [table.title for table in training_tables(methods)]
+    assert titles == ["LoRA and full", "what is published"]
+    both = {"plain_tokens_per_s": 1.0, "loradeck_tokens_per_s": 2.0, "ratio": 2.0, "plain_peak_bytes": 1,
+            "loradeck_peak_bytes": 1, "peak_ratio": 1.0, "loss_difference": 0.0}  # fmt: skip
+    assert len(list(training_tables(methods | both))) == 3
