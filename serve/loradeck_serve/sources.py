@@ -1,10 +1,12 @@
 """What a server is made of, found and checked before anything is started."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from loradeck_registry.bases import resolve_base
 from loradeck_registry.cache import default_folder
+from loradeck_registry.errors import PreconditionError
 from loradeck_registry.registry import Registry
 from loradeck_registry.servable import BaseShapes
 from loradeck_registry.shapes import read_shapes
@@ -25,7 +27,10 @@ class Sources:
     @classmethod
     def find(cls, config: ServerConfig) -> "Sources":
         """Open the registry and bring the base here. Blocks. Raises LoradeckError with one line."""
-        registry = Registry.open(config.registry, cache=config.cache) if config.registry is not None else None
+        registry = None
+        if config.registry is not None:
+            registry = Registry.open(config.registry, cache=config.cache)
+            _check_writable(config.cache or default_folder())
         resolved = resolve_base(config.base, registry)
         base = served_base(config, resolved)
         return cls(config, registry, base, read_shapes(resolved.folder, resolved.identity))
@@ -48,3 +53,18 @@ class Sources:
             places[self.registry.url] = "the registry"
         # A relative path is as good as a word, and tells nobody anything.
         return {place: name for place, name in places.items() if "://" in place or Path(place).is_absolute()}
+
+
+def _check_writable(cache: Path) -> None:
+    """Adapters come through the cache: a server that cannot write there would get ready, and serve none."""
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        writable = os.access(cache, os.W_OK | os.X_OK)
+    except OSError:
+        writable = False
+    if not writable:
+        raise PreconditionError(
+            f"cannot write to the cache {cache}: set `cache`, or LORADECK_CACHE, to a folder that this server can write",
+            reason="NOT_PERMITTED",
+            field="cache",
+        )

@@ -7,10 +7,12 @@ import pytest
 import loradeck.inference.v1 as inference
 import loradeck_pocket
 from loradeck_registry.bases import add_base, resolve_base
+from loradeck_registry.errors import InvalidError, PreconditionError
 from loradeck_registry.publish import push_folder
 from loradeck_registry.registry import Revision
 from loradeck_serve.config import ServerConfig
 from loradeck_serve.engine_start import engine_settings, served_base
+from loradeck_serve.sources import Sources
 from tests.serve.conftest import Start
 from tests.serve.deck import LABELS, Deck
 from tests.serve.errors import failure
@@ -89,6 +91,12 @@ def test_pocket_base_is_a_base_as_for_training(deck: Deck) -> None:
     assert base.identity.reference == "pocket:base"
 
 
+@pytest.mark.parametrize("base", ["pocket:other", "file:base", "pocket:base@2"])
+def test_base_of_an_unknown_kind_is_refused_with_what_there_is(base: str) -> None:
+    with pytest.raises(InvalidError, match=r"hub:org/name, dir:folder or pocket:base"):
+        ServerConfig.model_validate({"base": base})
+
+
 def test_whole_embeddings_are_asked_for_among_the_engines_settings(deck: Deck) -> None:
     values = {"base": f"dir:{deck.base.folder}", "registry": deck.url}
     for engine, wanted in (({}, False), ({"embedding_lora": True}, True)):
@@ -96,6 +104,16 @@ def test_whole_embeddings_are_asked_for_among_the_engines_settings(deck: Deck) -
         settings = engine_settings(config, served_base(config, resolve_base(config.base, deck.registry)))
         assert settings.embedding_lora == wanted
         assert settings.engine == {}
+
+
+def test_cache_that_cannot_be_written_is_found_before_the_engine_starts(deck: Deck, tmp_path: Path) -> None:
+    # Permissions do not stop an administrator; a file where a folder must be stops everybody.
+    (tmp_path / "cache").write_text("")
+    config = ServerConfig.model_validate(
+        {"base": f"dir:{deck.base.folder}", "registry": deck.url, "cache": tmp_path / "cache"}
+    )
+    with pytest.raises(PreconditionError, match="cannot write to the cache"):
+        Sources.find(config)
 
 
 def test_server_without_registry_needs_no_slots(deck: Deck) -> None:

@@ -35,6 +35,19 @@ OURS = frozenset(
 """vLLM options that this model sets itself, or that the engine's promises rule out."""
 
 
+INSTEAD = {
+    "model": "base",
+    "max_num_seqs": "limits.concurrent",
+    "enable_lora": "slots",
+    "max_loras": "slots",
+    "max_cpu_loras": "host_adapters",
+    "max_lora_rank": "max_rank",
+    "lora_dtype": "engine.dtype",
+    "kv_cache_memory_bytes": "engine.kv_cache_gib",
+}
+"""The server's settings that stand for vLLM's."""
+
+
 class EngineSettings(BaseModel):
     """One engine on one base model.
 
@@ -87,7 +100,9 @@ class EngineSettings(BaseModel):
         if self.slots and self.host_adapters is not None and self.host_adapters < self.slots:
             raise ValueError(f"host_adapters ({self.host_adapters}) must be at least slots ({self.slots})")
         if taken := sorted(OURS & self.engine.keys()):
-            raise ValueError(f"engine: {', '.join(taken)} cannot be passed through; use the settings beside `engine`")
+            instead = [f"`{INSTEAD[name]}`" for name in taken if name in INSTEAD]
+            use = f"; set {', '.join(instead)}" if instead else ", the server decides that"
+            raise ValueError(f"engine: {', '.join(taken)} cannot be passed through{use}")
         if self.base_added_token_ids and self.vocabulary is None:
             raise ValueError("base_added_token_ids needs vocabulary")
         if self.vocabulary is not None and any(i < self.vocabulary for i in self.base_added_token_ids):
@@ -101,9 +116,11 @@ class EngineSettings(BaseModel):
             return cls.model_validate(values)
         except ValidationError as error:
             first = error.errors()[0]
-            name = ".".join(str(part) for part in first["loc"]) or "engine settings"
+            name = ".".join(str(part) for part in first["loc"])
             message = first["msg"].removeprefix("Value error, ")
-            raise InvalidError(f"engine settings: {name}: {message}", field=name) from error
+            raise InvalidError(
+                f"engine settings: {name}: {message}" if name else f"engine settings: {message}", field=name or "engine"
+            ) from error
 
     @property
     def loaded_limit(self) -> int:

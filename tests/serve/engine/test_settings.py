@@ -29,7 +29,9 @@ def model(tmp_path) -> Path:
         ({"max_rank": 513}, "max_rank"),
         ({"dtype": "float64"}, "dtype"),
         ({"slots": 8, "host_adapters": 4}, "host_adapters"),
-        ({"engine": {"enable_lora": False}}, "enable_lora"),
+        ({"engine": {"enable_lora": False}}, "enable_lora cannot be passed through; set `slots`"),
+        ({"engine": {"max_lora_rank": 64, "seed": 3}}, "max_lora_rank cannot be passed through; set `max_rank`"),
+        ({"engine": {"logprobs_mode": "raw"}}, "the server decides that"),
         ({"base_added_token_ids": [101]}, "base_added_token_ids"),
         ({"vocabulary": 90, "base_added_token_ids": [89]}, "base_added_token_ids"),
     ],
@@ -38,6 +40,7 @@ def test_wrong_settings_are_refused_in_one_line_that_names_them(model, change, f
     with pytest.raises(InvalidError) as caught:
         EngineSettings.parse({"model": str(model), **change})
     assert field in caught.value.message
+    assert caught.value.message.count("engine settings") == 1
     assert "\n" not in caught.value.message
 
 
