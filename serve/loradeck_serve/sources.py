@@ -64,7 +64,7 @@ def _check_writable(cache: Path) -> None:
         writable = False
     if not writable:
         raise PreconditionError(
-            f"cannot write to the cache {cache}: set `cache`, or LORADECK_CACHE, to a folder that this server can write",
+            f"cannot write to the cache {cache}: set `cache`, or LORADECK_CACHE, to a folder that it can write",
             reason="NOT_PERMITTED",
             field="cache",
         )
