@@ -175,6 +175,13 @@ async def test_server_of_another_base_has_no_say_unless_it_serves_the_name(
     assert [s.reason for s in together.blocking] == ["BASE_MISMATCH"]
 
 
+async def test_server_of_the_base_alone_has_no_say(start: Start, deck: Deck) -> None:
+    await start(heartbeat_seconds=0.5, slots=0, host_adapters=0)
+    together = await move(deck)
+    assert states(together) == ["elsewhere"]
+    assert deck.registry.resolve("clf@prod").number == 2
+
+
 async def test_move_that_nobody_finishes_is_let_go_in_time(
     start: Start, deck: Deck, monkeypatch: pytest.MonkeyPatch
 ) -> None:

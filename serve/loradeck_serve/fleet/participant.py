@@ -115,6 +115,8 @@ class Participant:
 
         Servers of several bases may share a registry. One that follows the name now is concerned whatever the base.
         """
+        if not self._residency.capacity:
+            return PreconditionError("this server serves its base alone", reason="NO_ADAPTERS")
         try:
             self._base.check_compatible(revision)
         except PreconditionError as error:

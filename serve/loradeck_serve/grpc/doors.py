@@ -1,5 +1,6 @@
 """The two gRPC servers, their health and their reflection."""
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -84,7 +85,9 @@ class Door:
 
     async def ended(self) -> None:
         """Return when the door has closed, by `stop` or by itself."""
-        await self.server.wait_for_termination()
+        # Shielded: the future behind it is gRPC's own, and `stop` waits for it too. Who gives up waiting here must not
+        # cancel it there.
+        await asyncio.shield(self.server.wait_for_termination())
 
     async def stop(self, grace: float) -> None:
         """Refuse new calls, give running ones `grace` seconds, then cancel them."""
