@@ -7,7 +7,7 @@ from typing import Any
 
 from loradeck_bench.load.plan import Subject
 from loradeck_bench.load.record import RequestRecord
-from loradeck_bench.rows import field_names
+from loradeck_bench.rows import Row, field_names
 from loradeck_client import Answer, AsyncAdminClient, AsyncClient, Classification, RetryPolicy, Sampling
 from loradeck_client.access import Access
 from loradeck_client.aio import AsyncTextStream
@@ -106,7 +106,7 @@ async def _read(stream: AsyncTextStream, record: RequestRecord, now: Callable[[]
         return await stream.result()
 
 
-def _generation(subject: Subject, row: Mapping[str, str]) -> dict[str, Any]:
+def _generation(subject: Subject, row: Row) -> dict[str, Any]:
     """What `generate` is asked: a raw prompt, the fields of the adapter's template, or a message to a base."""
     if subject.raw:
         return {"prompt": row["prompt"]}

@@ -7,7 +7,16 @@ from typing import Any
 
 import click
 
-from loradeck_cli import bench_ab, bench_limits, bench_load, bench_serving, bench_soak, bench_storage, bench_train
+from loradeck_cli import (
+    bench_ab,
+    bench_fuzz,
+    bench_limits,
+    bench_load,
+    bench_serving,
+    bench_soak,
+    bench_storage,
+    bench_train,
+)
 from loradeck_cli.connection import connection
 from loradeck_registry.errors import InvalidError
 
@@ -129,5 +138,6 @@ for _command in (
     bench_load.load, bench_ab.ab, bench_limits.sweep, bench_limits.goodput,
     bench_serving.multilora, bench_serving.frontend, bench_serving.classify, bench_serving.cliff, bench_train.command,
     bench_storage.storage, bench_storage.registry_speed, bench_soak.soak,
+    bench_fuzz.fuzz,
 ):  # fmt: skip
     command.add_command(_command)

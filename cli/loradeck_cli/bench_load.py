@@ -124,8 +124,8 @@ def _remarks(summary: dict[str, Any]) -> list[str]:
         lines.append(
             f"goodput: {summary['goodput_per_second']:.2f} requests/s within {bounds} ({summary['attained']:.1%})"
         )
-    quality = summary.get("quality")
-    for name, figures in (quality or {}).get("per_revision", {}).items():
+    quality: dict[str, Any] = summary.get("quality") or {}
+    for name, figures in quality.get("per_revision", {}).items():
         metric = quality["headline"][figures["task"]]
         low, high = figures["intervals"].get(metric, (None, None))
         bounds = "" if low is None else f", {low:.3f} to {high:.3f}"

@@ -18,6 +18,9 @@ WHY = "churn during a load test"
 PATIENCE = 10.0
 """Longest wait for the server to follow a move."""
 
+Asked = tuple[str, int, int | None]
+"""What was asked of whom: reference, number of the row, limit of tokens."""
+
 
 @dataclass(frozen=True)
 class Operation:
@@ -63,6 +66,8 @@ class Churn:
     aliases: list[_Alias]
     done: list[Operation] = field(default_factory=list)
     flips: list[Flip] = field(default_factory=list)
+    golden: dict[Asked, str] = field(default_factory=dict)
+    """Answers of the first revisions that were asked for after the load, in calm."""
     _heard: asyncio.Event = field(default_factory=asyncio.Event)
 
     @classmethod

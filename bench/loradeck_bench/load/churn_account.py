@@ -1,17 +1,23 @@
 """What churn did to a load: replies by a wrong revision or with another answer, and times beside those of calm."""
 
+import contextlib
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-from loradeck_bench.load.churn import Churn, alias_of
+from loradeck_bench.asking import Asking
+from loradeck_bench.load.churn import Asked, Churn, alias_of
 from loradeck_bench.load.figures.spread import spread
 from loradeck_bench.load.flips import allowed
 from loradeck_bench.load.record import RequestRecord
+from loradeck_registry.errors import LoradeckError
 from loradeck_registry.reference import Reference
 
 AFTER = 1.0
 """Seconds after an operation in which requests still count as under churn."""
+GOLDEN = 50
+"""Rows that first revisions are asked afterwards."""
 EXAMPLES = 5
 """Wrong replies that a report shows."""
 
@@ -27,7 +33,8 @@ def account(churn: Churn, records: Sequence[RequestRecord]) -> dict[str, Any]:
     answered = [record for record in records if record.ok]
     wrong = [found for record in answered if (found := _wrong(churn, record)) is not None]
     spans = [(one.started, one.ended + AFTER) for one in churn.done]
-    during, calm = [], []
+    during: list[RequestRecord] = []
+    calm: list[RequestRecord] = []
     for record in records:
         (during if any(begin <= record.intended < end for begin, end in spans) else calm).append(record)
     compared, different = _answers(churn, answered)
@@ -55,13 +62,18 @@ def _times(records: Sequence[RequestRecord]) -> dict[str, Any]:
     }
 
 
-def _wrong(churn: Churn, record: RequestRecord) -> dict[str, Any] | None:
-    if not record.adapter:
-        return None
-    reference = Reference.parse(record.adapter)
+def _key(churn: Churn, adapter: str) -> str:
+    """The alias under churn that a reference means, as flips name it; empty if none."""
+    if not adapter:
+        return ""
+    reference = Reference.parse(adapter)
     alias = alias_of(reference, {one.alias for one in churn.aliases if one.name == reference.name})
-    key = f"{reference.name}@{alias}"
-    if key not in churn.initial:
+    return f"{reference.name}@{alias}" if alias else ""
+
+
+def _wrong(churn: Churn, record: RequestRecord) -> dict[str, Any] | None:
+    key = _key(churn, record.adapter)
+    if not key:
         return None
     sent = record.intended if record.sent is None else record.sent
     right = allowed(churn.flips, churn.initial[key], key, sent, sent if record.end is None else record.end)
@@ -70,12 +82,43 @@ def _wrong(churn: Churn, record: RequestRecord) -> dict[str, Any] | None:
     return {"index": record.index, "adapter": record.adapter, "revision": record.revision, "sent": record.sent}
 
 
-def _answers(churn: Churn, answered: Sequence[RequestRecord]) -> tuple[int, int]:
-    first: dict[tuple[str, int], set[str]] = defaultdict(set)
+async def ask_golden(asking: Asking, churn: Churn, records: Sequence[RequestRecord]) -> None:
+    """Ask the first revisions, now that all is calm, rows that only copies have answered: GOLDEN of them at most, one
+    after the other. What fails is left out."""
+    known = _first_answers(churn, records)
+    wanted = {_asked(record): record for record in _by_copies(churn, records) if _asked(record) not in known}
+    for key, record in list(wanted.items())[:GOLDEN]:
+        pinned = str(next(one.first for one in churn.aliases if one.key == _key(churn, record.adapter)))
+        subject = replace(asking.subjects[record.adapter], adapter=pinned)
+        again = RequestRecord(0, pinned, record.task, record.row, 0.0, max_tokens=record.max_tokens)
+        with contextlib.suppress(LoradeckError):
+            async with replace(asking, subjects={pinned: subject}).opened() as ask:
+                await ask(again, lambda: 0.0)
+            churn.golden[key] = again.text
+
+
+def _asked(record: RequestRecord) -> Asked:
+    return record.adapter, record.row, record.max_tokens
+
+
+def _by_copies(churn: Churn, records: Sequence[RequestRecord]) -> list[RequestRecord]:
+    copies = {revision.digest for one in churn.aliases for revision in one.known} - set(churn.initial.values())
+    return [r for r in records if r.ok and r.digest in copies and _key(churn, r.adapter)]
+
+
+def _first_answers(churn: Churn, records: Sequence[RequestRecord]) -> dict[Asked, set[str]]:
+    """Answers of first revisions: those given under load, and those asked for afterwards."""
     initial = set(churn.initial.values())
-    for record in answered:
-        if record.digest in initial:
-            first[record.adapter, record.row].add(record.text)
-    copies = {revision.digest for one in churn.aliases for revision in one.known} - initial
-    compared = [r for r in answered if r.digest in copies and first[r.adapter, r.row]]
-    return len(compared), sum(record.text not in first[record.adapter, record.row] for record in compared)
+    found: dict[Asked, set[str]] = defaultdict(set)
+    for record in records:
+        if record.ok and record.digest in initial:
+            found[_asked(record)].add(record.text)
+    for key, text in churn.golden.items():
+        found[key].add(text)
+    return found
+
+
+def _answers(churn: Churn, answered: Sequence[RequestRecord]) -> tuple[int, int]:
+    first = _first_answers(churn, answered)
+    compared = [record for record in _by_copies(churn, answered) if _asked(record) in first]
+    return len(compared), sum(record.text not in first[_asked(record)] for record in compared)

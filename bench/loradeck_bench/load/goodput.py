@@ -35,7 +35,7 @@ async def search(
 ) -> dict[str, Any]:
     """The highest rate that holds `objective`: doubled from `start` (halved if it fails there) until it is bracketed,
     then bisected on a logarithmic scale down to `precision`, then confirmed with other arrivals; if that fails, the
-    next lower rate that held is confirmed in its place.
+    search goes on below it.
 
     `more` adds to what is said of a trial. `rate` is None if none held in `most` trials, or down to `lowest`.
     `bracketed` says whether a higher rate was seen to fail. A cancelled search returns what it tried, with
@@ -57,7 +57,15 @@ async def search(
     bad: float | None = None
     rate, confirmed, unfinished = start, None, {}
     try:
-        while rate >= lowest and len(trials) < most and not _found(good, bad, precision):
+        while confirmed is None and rate >= lowest and len(trials) < most:
+            if _found(good, bad, precision):
+                # Once more with other arrivals; a rate that held by luck only bounds the search from above.
+                if await held(good[-1]):
+                    confirmed = good[-1]
+                else:
+                    bad = good.pop()
+                    rate = _next(good, bad, bad)
+                continue
             if await held(rate):
                 good.append(rate)
             else:

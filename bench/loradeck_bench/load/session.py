@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from loradeck_bench.asking import Asking
 from loradeck_bench.load.churn import Churn
-from loradeck_bench.load.churn_account import account
+from loradeck_bench.load.churn_account import account, ask_golden
 from loradeck_bench.load.figures.objective import Objective
 from loradeck_bench.load.plan import LoadPlan
 from loradeck_bench.load.processes import send_from
 from loradeck_bench.load.record import RequestRecord
-from loradeck_bench.load.run import Sent, send, summary_of, warm_up
+from loradeck_bench.load.run import Beside, Sent, send, summary_of, warm_up
 
 if TYPE_CHECKING:
     # Scoring needs an extra that asking does not.
@@ -35,19 +35,26 @@ class Session:
         on_record: Callable[[RequestRecord], None] = lambda record: None,
         churn: Churn | None = None,
     ) -> Sent:
-        """Warm up and send `plan`; aliases that churn moved are back when this returns. A cancelled run returns what it
-        measured. Raises what the warm-up raises."""
+        """Warm up and send `plan`; aliases that churn moved are back when this returns, and rows that only copies
+        answered were put to the first revision too. A cancelled run returns what it measured. Raises what the warm-up
+        raises."""
         try:
-            async with self.asking.opened() as ask:
-                await warm_up(ask, plan)
-                if self.processes == 1:
-                    return await send(ask, plan, on_record, beside=churn.run if churn else None)
-            # Each of them needs a connection, so one request, of its own.
-            each = replace(plan, warm_up=min(1, plan.warm_up))
-            return await send_from(self.asking, each, self.processes, on_record, beside=churn.run if churn else None)
+            sent = await self._send(plan, on_record, churn.run if churn else None)
         finally:
             if churn:
                 await churn.restore()
+        if churn and not sent.unfinished:
+            await ask_golden(self.asking, churn, sent.records)
+        return sent
+
+    async def _send(self, plan: LoadPlan, on_record: Callable[[RequestRecord], None], beside: Beside | None) -> Sent:
+        async with self.asking.opened() as ask:
+            await warm_up(ask, plan)
+            if self.processes == 1:
+                return await send(ask, plan, on_record, beside=beside)
+        # Each of them needs a connection, so one request, of its own.
+        each = replace(plan, warm_up=min(1, plan.warm_up))
+        return await send_from(self.asking, each, self.processes, on_record, beside=beside)
 
     def summary(self, plan: LoadPlan, sent: Sent, churn: Churn | None = None) -> dict[str, Any]:
         """All figures of what was sent, in the form of report files."""

@@ -6,19 +6,27 @@ from typing import Any
 
 import pytest
 
+from loradeck_bench.asking import Asking
 from loradeck_bench.load.churn import Churn, Operation, _Alias
-from loradeck_bench.load.churn_account import account
+from loradeck_bench.load.churn_account import account, ask_golden
 from loradeck_bench.load.flips import Flip
+from loradeck_bench.load.plan import Subject
 from loradeck_bench.load.record import OK, RequestRecord
 from loradeck_registry.errors import InvalidError, PreconditionError
 from loradeck_registry.registry import Registry
+from tests.bench.conftest import RunningServer
 from tests.bench.test_storage import push
 
 FILES = {"adapter_config.json": b"{}"}
 
 
+class Named(SimpleNamespace):
+    def __str__(self) -> str:
+        return f"{self.name}@{self.number}"
+
+
 def revision(number: int) -> Any:
-    return SimpleNamespace(name="clf", number=number, digest=f"digest-{number}")
+    return Named(name="clf", number=number, digest=f"digest-{number}")
 
 
 def churn(*flips: Flip) -> Churn:
@@ -61,6 +69,19 @@ def test_answers_of_copies_are_compared_with_those_of_the_first_revision() -> No
     found = account(churn(MOVE), records)
     assert (found["copies_compared"], found["different_answers"]) == (2, 1)
     assert (found["during"]["requests"], found["calm"]["requests"]) == (2, 1)  # to a second after the operation
+
+
+async def test_rows_that_only_copies_answered_are_put_to_the_first_revision_afterwards(scripted: RunningServer) -> None:
+    rows = ({"prompt": "right"}, {"prompt": "also"})
+    asking = Asking(scripted.address, {"clf@prod": Subject("clf@prod", "generate", rows, raw=False)}, 5.0)
+    records = [reply(3.0, 3.5, 2, text="right"), reply(3.0, 3.5, 2, text="wrong")]
+    for row, record in enumerate(records):
+        record.task, record.row = "generate", row
+    changed = churn(MOVE)
+    await ask_golden(asking, changed, records)
+    assert [request.adapter for request in scripted.servicer.seen] == ["clf@1", "clf@1"]
+    found = account(changed, records)
+    assert (found["copies_compared"], found["different_answers"]) == (2, 1)
 
 
 @pytest.fixture

@@ -120,3 +120,18 @@ def test_objective_is_met_by_single_requests() -> None:
 def test_bad_objective_is_refused(text: str) -> None:
     with pytest.raises(InvalidError, match="bad objective"):
         Objective.parse([text])
+
+
+async def test_rate_that_held_by_luck_is_not_the_answer_and_the_search_goes_on_below_it() -> None:
+    """Every rate up to 20 holds; 22 to 26 held once and never again."""
+    lucky: set[float] = set()
+
+    async def trial(rate: float, seed: int) -> Sequence[RequestRecord]:
+        good = rate <= 20 or (rate <= 26 and rate not in lucky)
+        if rate > 20:
+            lucky.add(rate)
+        return [record(number / rate, number / rate + (0.05 if good else 0.5)) for number in range(40)]
+
+    result = await search(trial, Objective({"latency": 100.0}), start=6.0, seed=0, precision=0.05)
+    assert result["rate"] == pytest.approx(20, rel=0.08)
+    assert result["trials"][-1]["held"]
