@@ -1,6 +1,5 @@
 """Runs what is left of a study and writes its report, whatever happens."""
 
-import time
 from pathlib import Path
 
 from rich.console import Console
@@ -49,15 +48,15 @@ def run_study(plan: Plan, console: Console) -> tuple[Report, Path]:
         if work.ready("evaluations"):
             with progress.step(OTHERS):
                 run_without_server(work)
-    except BaseException as error:
-        reason = "interrupted." if isinstance(error, KeyboardInterrupt) else f"{str(error).splitlines()[0]}."
-        _write(work, reason)
+    except KeyboardInterrupt:
+        _, page = _write(work, "interrupted.")
+        raise KeyboardInterrupt(f"interrupted; the same command does the rest; what is there: {page}") from None
+    except Exception as error:
+        _write(work, f"{str(error).splitlines()[0]}.")
         raise
-    started = time.monotonic()
     failed = "; ".join(f"{step}: {why}" for step, why in work.failed.items())
     with progress.step(REPORT):
         report, page = _write(work, f"{len(work.failed)} steps failed ({failed})." if failed else "")
-    progress.say(f"report in {duration(time.monotonic() - started)}")
     if failed:
         raise StudyFailedError(
             f"{len(work.failed)} steps failed: {failed}\nthe report of the rest: {page}; logs: {plan.place.logs}"
