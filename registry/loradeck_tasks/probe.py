@@ -1,6 +1,12 @@
 """The probe: measured at publish, run at load, it proves that the served adapter is the trained one."""
 
+from collections.abc import Sequence
+from heapq import nlargest
+
 from pydantic import BaseModel, ConfigDict, Field
+
+CANDIDATES = 16
+"""Tokens of each prompt that a probe compares."""
 
 
 class _Strict(BaseModel):
@@ -25,3 +31,15 @@ class Probe(_Strict):
     dtype: str = Field(description="precision of the computation, for example bfloat16")
     prompts: tuple[ProbePrompt, ...] = Field(min_length=1)
     distance: float = Field(ge=0, description="mean |adapter - base| over all candidates, in nats")
+
+
+def choose_candidates(moved: Sequence[float], vocabulary: int) -> list[int]:
+    """Places of `CANDIDATES` tokens where `moved`, how far an adapter moves each token, is largest; at least half of
+    them are the base's own, which come first, `vocabulary` of them.
+
+    A server judges those apart from added tokens: the rows of new tokens move their own values so much that candidates
+    of theirs alone would say nothing of the adapter's matrices.
+    """
+    own = nlargest(CANDIDATES // 2, range(min(vocabulary, len(moved))), key=moved.__getitem__)
+    left = set(range(len(moved))).difference(own)
+    return own + nlargest(CANDIDATES - len(own), left, key=moved.__getitem__)

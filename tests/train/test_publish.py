@@ -19,7 +19,7 @@ from loradeck_train import run as run_module
 from loradeck_train.model.loading import load_causal
 from loradeck_train.model.loss import logprobs_at_end
 from loradeck_train.prepare import prepare
-from loradeck_train.publish.proof import allowed_ids, check_reload, choose_candidates, load_adapter
+from loradeck_train.publish.proof import allowed_ids, check_reload, load_adapter
 from loradeck_train.recipe.settings import Recipe
 from loradeck_train.run import RunReport, run
 
@@ -108,19 +108,6 @@ def test_probe_tells_adapter_from_base(lora_run: RunReport, recipe_of: Build) ->
     assert probe.distance > 1
     # Different answers were chosen, not four prompts of one class.
     assert len({prompt.token_ids for prompt in probe.prompts}) == 4
-
-
-def test_half_of_the_candidates_are_the_bases_own_tokens() -> None:
-    moved = torch.zeros(120)
-    moved[[7, 30, 31]] = torch.tensor([0.5, 0.2, 0.1])
-    moved[100:120] = torch.arange(20) + 10.0
-    chosen = choose_candidates(moved, 100).tolist()
-    assert len(set(chosen)) == 16
-    assert sum(token < 100 for token in chosen) == 8
-    assert {7, 30, 31, *range(112, 120)} <= set(chosen)
-    # Where the base's own tokens move most, no place is kept for others.
-    assert all(token < 100 for token in choose_candidates(moved.flip(0), 100).tolist())
-    assert len(choose_candidates(torch.ones(5), 5)) == 5
 
 
 def test_generative_probe_holds_a_greedy_continuation(recipe_of: Build, tmp_path: Path) -> None:

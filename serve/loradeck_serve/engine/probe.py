@@ -102,7 +102,7 @@ async def run_probe(
                     "limit": f"{limit:.4g}",
                 },
             )
-    lead = await _largest_lead(engine, probe, adapter, name)
+    lead = await largest_lead(engine, probe, adapter, name=name)
     accepted = TIE * max(factor * whole.distance, noise)
     if lead > accepted:
         raise PreconditionError(
@@ -167,7 +167,7 @@ async def _answer(engine: Engine, prompt: ProbePrompt, adapter: str, request_id:
     return [value for (value,) in scores.logprobs]
 
 
-async def _largest_lead(engine: Engine, probe: Probe, adapter: str, name: str) -> float:
+async def largest_lead(engine: Engine, probe: Probe, adapter: str, *, name: str = "probe") -> float:
     """The largest lead, in nats, of a served greedy token over the one that the trained adapter went on with; 0 if all
     continuations are the same."""
     leads = await asyncio.gather(

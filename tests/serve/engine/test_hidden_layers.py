@@ -101,3 +101,27 @@ def test_rows_whose_columns_lie_apart_are_exact_too(model) -> None:
     model.batch([0, 2, -1])
     model.check([0, 2, -1], torch.randn(3, INPUTS).to(model.dtype))
     model.check([0, 2, -1], torch.randn(INPUTS, 3).to(model.dtype).t())
+
+
+def test_an_adapter_without_lora_on_the_head_has_no_part_in_the_logits(model) -> None:
+    """Its slot may hold anything there: it is not read, and takes no time."""
+    a = torch.randn(SLOTS, 1, LARGEST, INPUTS).to(model.dtype)
+    b = torch.randn(SLOTS, 1, WIDTH, LARGEST).to(model.dtype)
+    slots = [0, 1, -1, 2, 1]
+    for slot in range(SLOTS):
+        model.wrapper.fill_slot(slot, RANK, RANK if slot == 1 else 0)
+        if slot != 1:
+            a[slot], b[slot] = float("nan"), float("nan")
+    model.batch(slots)
+    x, y = torch.randn(len(slots), INPUTS).to(model.dtype), torch.randn(len(slots), WIDTH).to(model.dtype)
+    found = y.clone()
+    model.wrapper.add_lora_logits(found, x, a, b, 1.0)
+    index = torch.tensor([1 if slot == 1 else -1 for slot in slots])
+    wanted = model.vllm.reference(y, x, a[:, :, :RANK], b[..., :RANK], index)
+    assert (found.double() - wanted).abs().max() < TOLERANCE[model.dtype] * max(1.0, wanted.abs().max())
+    assert torch.equal(found[index < 0], y[index < 0])
+    # Without such an adapter in the batch there is nothing to do at all.
+    model.batch([0, 2, -1])
+    before = y[:3].clone()
+    model.wrapper.add_lora_logits(before, x[:3], a, b, 1.0)
+    assert torch.equal(before, y[:3])

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from loradeck_registry.errors import PreconditionError
-from loradeck_tasks.probe import Probe, ProbePrompt
+from loradeck_tasks.probe import Probe, ProbePrompt, choose_candidates
 from loradeck_tasks.rendering import stop_token_ids
 from loradeck_tasks.task import Task
 from loradeck_train.data.encoding import Encoded
@@ -23,7 +23,6 @@ from loradeck_train.model.matrices import matrices
 from loradeck_train.publish.export import NEW_TOKENS
 from loradeck_train.publish.merging import untie
 
-_CANDIDATES = 16
 _CONTINUATION = 8
 _SHARE = 0.1
 _LOSSY_SHARE = 0.5
@@ -105,7 +104,7 @@ def prove(
     for prompt, base_values, values, exact, in_memory in zip(
         prompts, before, after, trained, rounded or trained, strict=True
     ):
-        chosen = choose_candidates((values - base_values).abs(), vocabulary)
+        chosen = torch.tensor(choose_candidates((values - base_values).abs().tolist(), vocabulary))
         differences.append((values[chosen] - in_memory[chosen]).abs())
         rounding.append((exact[chosen] - in_memory[chosen]).abs())
         greedy = _continue(model, prompt, allowed, stops) if generative else ()
@@ -139,18 +138,6 @@ def load_adapter(base: Any, folder: Path) -> Any:
         # Both sides of a tied matrix have a pair of their own, and nothing is merged here.
         warnings.filterwarnings("ignore", message=".*tie_word_embeddings.*")
         return PeftModel.from_pretrained(base, str(folder)).eval()
-
-
-def choose_candidates(moved: Tensor, vocabulary: int) -> Tensor:
-    """Places of the probe's candidates: where `moved` is largest, at least half of them among the base's own tokens.
-
-    A server judges those apart from added tokens: the rows of new tokens move their own values so much that candidates
-    of theirs alone would say nothing of the matrices.
-    """
-    own = moved[:vocabulary].topk(min(_CANDIDATES // 2, vocabulary)).indices
-    left = moved.index_fill(0, own, -1.0)
-    others = left.topk(min(_CANDIDATES, len(moved)) - len(own)).indices
-    return torch.cat([own, others])
 
 
 def _continue(model: Any, prompt: list[int], allowed: Tensor, stops: set[int]) -> tuple[int, ...]:

@@ -4,7 +4,8 @@ Run as `python -m loradeck_serve.engine.measuring.probe_noise --base FOLDER [--a
 engine serves random adapters of effects from hardly any to strong, and the given (trained) ones, and is compared with
 PEFT in the same precision as a server's probe does it. Against that stand adapters with a defect that no check of
 their files can see, by PEFT in float32. Distances are means in nats over the 16 tokens of each prompt that the adapter
-moves most, the base's tokens and the adapter's own apart.
+moves most, the base's tokens and the adapter's own apart. The lead is the largest, in nats, of a served greedy token
+over the one that PEFT goes on with.
 """
 
 import argparse
@@ -19,9 +20,9 @@ from typing import Any
 
 from loradeck_registry.errors import LoradeckError
 from loradeck_serve.engine.base import EngineAdapter
-from loradeck_serve.engine.measuring.peft_answers import CANDIDATES, PeftBase, probe_of
+from loradeck_serve.engine.measuring.peft_answers import PeftBase, probe_of
 from loradeck_serve.engine.measuring.synthetic import write_random_adapter
-from loradeck_serve.engine.probe import Difference, measure_probe, parts
+from loradeck_serve.engine.probe import Difference, largest_lead, measure_probe, parts
 from loradeck_serve.engine.settings import EngineSettings
 from loradeck_serve.engine.vllm_engine import VllmEngine
 
@@ -32,6 +33,7 @@ DTYPES = ("float32", "bfloat16", "float16")
 RANK = 8
 PROMPTS = 16
 PROMPT_TOKENS = 32
+GREEDY = 8
 
 Tensors = dict[str, Any]
 
@@ -68,6 +70,7 @@ class Row:
     case: str
     adapter: str
     differences: tuple[Difference, ...]
+    lead: float | None = None
 
     def values(self) -> list[dict[str, Any]]:
         """For the result, one for each kind of tokens."""
@@ -79,6 +82,7 @@ class Row:
                 "error": round(part.error, 6),
                 "distance": round(part.distance, 6),
                 "share": round(part.error / part.distance, 4) if part.distance else None,
+                "lead": None if self.lead is None else round(self.lead, 6),
             }
             for tokens, part in zip(("base", "added"), self.differences, strict=False)
         ]
@@ -87,14 +91,14 @@ class Row:
 async def served_rows(base: Path, adapters: dict[str, EngineAdapter], dtype: str) -> list[Row]:
     """Each adapter in the engine against PEFT, both in `dtype`."""
     peft = PeftBase(base, dtype)
-    probes = {name: probe_of(peft, adapter, PROMPTS, PROMPT_TOKENS) for name, adapter in adapters.items()}
+    probes = {name: probe_of(peft, adapter, PROMPTS, PROMPT_TOKENS, GREEDY) for name, adapter in adapters.items()}
     settings = EngineSettings(
         model=base,
         dtype=dtype,  # type: ignore[arg-type]
         slots=4,
         host_adapters=max(4, len(adapters)),
         max_rank=max(adapter.rank for adapter in adapters.values()),
-        max_model_len=PROMPT_TOKENS + CANDIDATES,
+        max_model_len=2 * PROMPT_TOKENS,
         kv_cache_gib=0.1,
         vocabulary=peft.vocabulary,
     )
@@ -104,7 +108,8 @@ async def served_rows(base: Path, adapters: dict[str, EngineAdapter], dtype: str
         for name, adapter in adapters.items():
             await engine.load(adapter)
             found = await measure_probe(engine, probes[name], adapter.digest, adapter.added_token_ids)
-            rows.append(Row(dtype, name, tuple(found)))
+            lead = await largest_lead(engine, probes[name], adapter.digest)
+            rows.append(Row(dtype, name, tuple(found), lead))
         return rows
     finally:
         await engine.stop()
@@ -182,8 +187,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     for row in rows:
         share = "" if row["share"] is None else f"{row['share']:.3f}"
+        lead = "" if row["lead"] is None else f"{row['lead']:.4f}"
         names = f"{row['case']:16} {row['adapter']:24} {row['tokens']:6}"
-        print(f"{names} {row['error']:10.5f} {row['distance']:10.5f} {share:>8}")
+        print(f"{names} {row['error']:10.5f} {row['distance']:10.5f} {share:>8} {lead:>8}")
     if options.json:
         options.json.write_text(json.dumps(rows, indent=2) + "\n")
     return 0

@@ -151,6 +151,7 @@ def activated(manager: Any, number: int, state: Any) -> None:
     lora = manager._registered_adapters[number]
     if isinstance(state.wrapper, GroupedPunicaWrapper):
         # Adapters of vLLM's own warm-up have matrices up to the rank that they were made with.
-        state.wrapper.fill_slot(slot, int(lora.rank))
+        on_head = any(name.rpartition(".")[2] == "lm_head" for name in lora.loras)
+        state.wrapper.fill_slot(slot, int(lora.rank), int(lora.rank) if on_head else 0)
     if state.reserved and state.wrapper is not None:
         state.tables.set_slot(slot, getattr(lora, ROWS, None))

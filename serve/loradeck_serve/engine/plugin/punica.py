@@ -30,6 +30,7 @@ class GroupedPunicaWrapper(PunicaWrapperCPU):  # type: ignore[misc]
         super().__init__(max_num_batched_tokens, max_batches, device, **kwargs)
         config = kwargs["lora_config"]
         self._ranks = [int(config.max_lora_rank)] * int(config.max_loras)
+        self._head_ranks = list(self._ranks)
         self._versions = [0] * int(config.max_loras)
         self._layers: dict[tuple[int, str], operations.PackedLayer | TiledLayer] = {}
         self._current: set[int] = set()
@@ -43,9 +44,13 @@ class GroupedPunicaWrapper(PunicaWrapperCPU):  # type: ignore[misc]
         self._tokens: Plan | None = None
         self._sampled: Plan | None = None
 
-    def fill_slot(self, slot: int, rank: int) -> None:
-        """Say that `slot` now holds an adapter of `rank`; batches planned before are void."""
+    def fill_slot(self, slot: int, rank: int, head_rank: int | None = None) -> None:
+        """Say that `slot` now holds an adapter of `rank`; batches planned before are void.
+
+        `head_rank` is 0 for one without LoRA on the head, which then costs nothing there.
+        """
         self._ranks[slot] = rank
+        self._head_ranks[slot] = rank if head_rank is None else head_rank
         self._versions[slot] += 1
         self._current.discard(slot)
 
@@ -62,7 +67,7 @@ class GroupedPunicaWrapper(PunicaWrapperCPU):  # type: ignore[misc]
         self.indices_len[:] = [len(tokens), len(sampled), 0, len(tokens)]
         self.is_prefill = bool(mapping.is_prefill)
         self._tokens = plan_batch(tokens, self._ranks)
-        self._sampled = plan_batch(sampled, self._ranks)
+        self._sampled = plan_batch(sampled, self._head_ranks)
         self.no_lora = self._tokens is None
         if self._tokens is not None:
             self._batch = self._tokens.address
