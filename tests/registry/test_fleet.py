@@ -1,5 +1,6 @@
 """Members of a fleet and moves made together, on every kind of store, with servers that only talk."""
 
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -91,6 +92,20 @@ def test_what_a_killed_server_left_is_removed_by_the_next_that_comes(
     monkeypatch.setattr(members.time, "time_ns", lambda real=time.time_ns: real() + 7_200 * 10**9)
     registry.membership("next", "base").join()
     assert [member.id.startswith("next") for member in registry.members()] == [True]
+
+
+def test_collection_removes_what_servers_without_the_right_to_delete_have_left(
+    folder_registry: Registry, tmp_path: Path
+) -> None:
+    push(folder_registry, tmp_path / "one")
+    for name in ("old", "new"):
+        folder_registry.membership(name, "base").join()
+    two_days_ago = time.time() - 48 * 3600
+    for path in (tmp_path / "registry" / "servers").glob("old*"):
+        os.utime(path, (two_days_ago, two_days_ago))
+    folder_registry.collect(delete=True, wait=0.0)
+    left = folder_registry._store.entries(layout.SERVERS)
+    assert [name.startswith("new") for name in left] == [True]
 
 
 def test_all_ready_moves_and_leaves_nothing_behind(fleet: Registry) -> None:
