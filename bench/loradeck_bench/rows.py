@@ -111,6 +111,14 @@ def _names(task: str, given: Mapping[str, Column]) -> tuple[str, ...]:
     return (*fields, "reference", CATEGORY)
 
 
+def label_set(rows: Sequence[Row]) -> list[str]:
+    """All labels of a classification set, sorted. Raises InvalidError below two."""
+    labels = sorted({row["label"] for row in rows})
+    if len(labels) < 2:
+        raise InvalidError("the data hold fewer than two labels", reason="BAD_DATA", field="data")
+    return labels
+
+
 def sample(rows: Sequence[Row], limit: int | None, *, by: str | None = None, seed: int = 0) -> list[Row]:
     """At most `limit` rows, the same ones for the same seed, in their first order; with `by`, every value of that
     column keeps its share as nearly as whole rows allow. Raises InvalidError unless limit is 1 or more."""

@@ -60,9 +60,8 @@ def run(
 
     check_result_options(options)
     from loradeck_bench.evaluation.metrics import check_references, choose
-    from loradeck_bench.evaluation.run import label_set
     from loradeck_bench.load.plan import Subject
-    from loradeck_bench.rows import COLUMNS, read_sample
+    from loradeck_bench.rows import COLUMNS, label_set, read_sample
 
     if (adapter is None) == (not of_base):
         raise click.UsageError("give either --adapter REF or --base")

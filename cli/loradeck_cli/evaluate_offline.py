@@ -64,8 +64,7 @@ def loss(
     require(TRAINING)
     from loradeck_bench.evaluation.likelihood.measure import measure
     from loradeck_bench.evaluation.likelihood.model import load
-    from loradeck_bench.evaluation.run import label_set
-    from loradeck_bench.rows import read_sample
+    from loradeck_bench.rows import label_set, read_sample
     from loradeck_bench.tables import metrics_table
     from loradeck_registry.registry import Registry
 

@@ -9,10 +9,10 @@ from loradeck_bench.asking import Asker, connect
 from loradeck_bench.demo.plan import DemoPlan
 from loradeck_bench.demo.progress import Progress
 from loradeck_bench.evaluation.baseline import tfidf_baseline
-from loradeck_bench.evaluation.run import Evaluation, label_set
+from loradeck_bench.evaluation.run import Evaluation
 from loradeck_bench.load.plan import Subject
 from loradeck_bench.load.record import RequestRecord
-from loradeck_bench.rows import COLUMNS, DEFAULT_DATA, Row, read_rows, sample
+from loradeck_bench.rows import COLUMNS, DEFAULT_DATA, Row, label_set, read_rows, sample
 
 TIMEOUT = 120.0
 """Seconds per request."""

@@ -11,7 +11,7 @@ from loradeck_bench.load.figures.spread import spread
 from loradeck_bench.load.generator import Ask, LoadRun
 from loradeck_bench.load.record import RequestRecord
 from loradeck_bench.rows import CATEGORY, COLUMNS, Row, field_names
-from loradeck_registry.errors import InvalidError, Kind, UnavailableError
+from loradeck_registry.errors import Kind, UnavailableError
 
 LOST = 8
 """After so many unavailable replies in a row the server counts as gone, and no further row is sent."""
@@ -125,11 +125,3 @@ class Evaluation:
 
     def _seen(self, record: RequestRecord) -> None:
         self._lost = self._lost + 1 if record.status == Kind.UNAVAILABLE.value else 0
-
-
-def label_set(rows: Sequence[Row]) -> list[str]:
-    """All labels of a classification set, sorted. Raises InvalidError below two."""
-    labels = sorted({row["label"] for row in rows})
-    if len(labels) < 2:
-        raise InvalidError("the data hold fewer than two labels", reason="BAD_DATA", field="data")
-    return labels

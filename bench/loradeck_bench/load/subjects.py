@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from loradeck_bench.load.plan import Subject
-from loradeck_bench.rows import DEFAULT_DATA, TASKS, Row, read_rows
+from loradeck_bench.rows import DEFAULT_DATA, TASKS, label_set, read_rows
 from loradeck_registry.errors import InvalidError
 
 
@@ -29,12 +29,6 @@ def subjects(
         if source is None:
             raise InvalidError(f"{asked} has no data of its own: say --data", reason="NO_DATA", field="data")
         rows = tuple(read_rows(source, asked))
-        labels = _labels(rows) if asked == "classification" and not reference else ()
+        labels = tuple(label_set(rows)) if asked == "classification" and not reference else ()
         found[reference] = Subject(reference, asked, rows, labels, max_tokens)
     return found
-
-
-def _labels(rows: Sequence[Row]) -> tuple[str, ...]:
-    from loradeck_bench.evaluation.run import label_set  # needs an extra that a load without the base does not
-
-    return tuple(label_set(rows))

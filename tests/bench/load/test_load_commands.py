@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -103,3 +105,58 @@ async def test_bad_input_is_one_clear_line(scripted: RunningServer, arguments: t
     result = await invoke(scripted, *arguments)
     assert isinstance(result.exception, LoradeckError)
     assert message in result.exception.message
+
+
+async def test_load_needs_none_of_the_libraries_of_metrics(scripted: RunningServer, tmp_path: Path) -> None:
+    """As in a plain install: it runs, and says that it does not score."""
+    missing = ("sklearn", "scipy", "sacrebleu", "rouge_score", "sqlglot", "jinja2", "matplotlib")
+    out = tmp_path / "load.json"
+    code = (
+        f"import sys; sys.modules.update(dict.fromkeys({missing!r}))\n"
+        "from loradeck_cli.bench import command\n"
+        f"command(['load', '--server', {scripted.address!r}, '--adapter', 'a=classification', '--base',\n"
+        f"         '--task', 'classification', '--rate', '40', '--duration', '0.3', '--json', {str(out)!r}])"
+    )
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+    )
+    shown, _ = await process.communicate()
+    assert process.returncode == 0, shown.decode()
+    assert "answers are not scored" in shown.decode()
+    found = json.loads(out.read_text())
+    assert found["ok"] == found["requests"] > 0
+    assert "quality" not in found
+
+
+async def test_metrics_are_chosen_by_name_and_no_quality_leaves_them_out(scripted: RunningServer) -> None:
+    line = ("load", "--rate", "40", "--duration", "0.3")
+    found = await run(scripted, *line)
+    assert found["quality"]["headline"] == {"classification": "accuracy"}
+    assert "quality" not in await run(scripted, *line, "--no-quality")
+    result = await invoke(scripted, *line, "--metric", "nonsense")
+    assert isinstance(result.exception, LoradeckError)
+    assert result.exception.message.startswith("no metric 'nonsense': there are bleu")
+
+
+async def test_interrupted_command_writes_what_it_has(scripted: RunningServer, tmp_path: Path) -> None:
+    files = {name: tmp_path / f"load.{name}" for name in ("json", "csv", "html")}
+    records = tmp_path / "records.jsonl"
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "loradeck_cli.main", "bench", "load", "--server", scripted.address, *CLF,
+        "--rate", "40", "--duration", "60", "--records", str(records),
+        *(part for name, path in files.items() for part in (f"--{name}", str(path))),
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    while len(scripted.servicer.seen) < 20:
+        scripted.servicer.arrived.clear()
+        await scripted.servicer.arrived.wait()
+    process.send_signal(signal.SIGINT)
+    _, error = await process.communicate()
+    assert process.returncode == 130
+    assert error.decode().startswith("error: interrupted after")
+    found = json.loads(files["json"].read_text())
+    assert found["ok"] >= 10
+    assert found["unfinished"].startswith("interrupted after")
+    assert len(records.read_text().splitlines()) == found["requests"]
+    assert "Broken off" in files["html"].read_text()
+    assert files["csv"].read_text().startswith("group,name,requests")
