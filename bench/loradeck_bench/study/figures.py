@@ -106,16 +106,27 @@ def _draw_bars(figure: Bars, series: list[dict[str, Any]]) -> str | None:
             [[max(0, v - low), max(0, high - v)] for v, (low, high) in zip(values, bounds, strict=True)]
         )
         bars = pane.bar(places, values, width * 0.94, color=colour, label=one["name"], yerr=whiskers.T, capsize=2)
-        pane.bar_label(bars, ["" if np.isnan(v) else f"{v:.3g}" for v in values], padding=2, fontsize=7)
+        pane.bar_label(
+            bars, ["" if np.isnan(v) else f"{v:.2g}" if v < 1 else f"{v:.3g}" for v in values], padding=2, fontsize=7
+        )
         for place, value in zip(places, one["published"], strict=True):
             if isinstance(value, int | float):
                 label = None if marked else "published"
-                pane.plot([place], [value], marker="D", markersize=5, color="#23303d", linestyle="", label=label)
+                pane.plot(
+                    [place],
+                    [value],
+                    marker="D",
+                    markersize=5,
+                    color="#23303d",
+                    markeredgecolor="white",
+                    linestyle="",
+                    label=label,
+                )
                 marked = True
     pane.set_xticks(range(len(figure.groups)), [group.name for group in figure.groups])
     pane.set_ylabel(figure.y_label)
     pane.margins(y=0.15)
-    picture.legend(loc="outside lower center", ncols=min(4, len(present) + marked))
+    picture.legend(loc="outside lower center", ncols=min(6, len(present) + marked))
     return embedded(picture)
 
 

@@ -64,7 +64,7 @@ class Results:
                 # A name may have the separator in it: a model's, in the name of a metric.
                 whole = "/".join(parts[number:])
                 inner = _child(at, whole)
-                return Value(why="not measured") if inner is None else _bounded(inner, at, whole)
+                return Value(why=_absent(at, part, path)) if inner is None else _bounded(inner, at, whole)
             if number == len(parts) - 1:
                 return _bounded(inner, at, part)
             at = inner
@@ -95,6 +95,13 @@ def _shape(source: str) -> dict[str, Any]:
     except (OSError, ValueError):
         return {"source": source}
     return {"source": source, "rows": config.get("vocab_size"), "hidden": config.get("hidden_size")}
+
+
+def _absent(at: Any, part: str, path: str) -> str:
+    """Why a result has nothing at a key: null is an answer, and a recipe leaves to defaults what it does not set."""
+    if isinstance(at, Mapping) and part in at:
+        return ""
+    return "not set" if "/recipe/" in path else "not measured"
 
 
 def _add_of_run(result: dict[str, Any], recipe: Mapping[str, Any]) -> None:
@@ -133,6 +140,8 @@ def shown(value: Any, show: Show | None, digits: int | None = None) -> str:
         return "yes" if value else "no"
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {shown(inner, None)}" for key, inner in value.items())
+    if isinstance(value, list | tuple) and not value:
+        return "none"
     if isinstance(value, list | tuple):
         return ", ".join(shown(inner, None) for inner in value)
     if not isinstance(value, int | float) or show == "text":

@@ -56,7 +56,7 @@ def run_study(plan: Plan, console: Console) -> tuple[Report, Path]:
         raise
     failed = "; ".join(f"{step}: {why}" for step, why in work.failed.items())
     with progress.step(REPORT):
-        report, page = _write(work, f"{len(work.failed)} steps failed ({failed})." if failed else "")
+        report, page = _write(work, f"failed: {failed}." if failed else "")
     if failed:
         raise StudyFailedError(
             f"{len(work.failed)} steps failed: {failed}\nthe report of the rest: {page}; logs: {plan.place.logs}"

@@ -84,7 +84,7 @@ def _filled(text: str, results: Results) -> Value:
         found = results.get(path)
         if found.value is None:
             return Value(why=found.why)
-        text = text.replace(f"${{{path}}}", shown(found.value, None))
+        text = text.replace(f"${{{path}}}", shown(found.value, "text"))
     return Value(text)
 
 

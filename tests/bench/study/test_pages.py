@@ -113,6 +113,21 @@ def test_ratio_text_and_rows_by_entry(tree: Tree, planned: Planned) -> None:
     assert [(row["name"], row["cells"]["p"]["measured"]) for row in tables["e"]["rows"]] == [("bleu of full", 0.25)]
 
 
+def test_what_a_recipe_leaves_open_is_not_called_unmeasured(tree: Tree, planned: Planned) -> None:
+    column = {"name": "v", "key": "recipe/max_length"}
+    precision = {"name": "p", "key": "precision"}
+    tree["tables"] = [
+        {"id": "t", "title": "t", "columns": [column], "rows": [{"name": "a", "of": "runs/lora"}]},
+        {"id": "u", "title": "u", "columns": [precision], "rows": [{"name": "b", "of": "evaluations/lora/report/AI"}]},
+    ]
+    plan = planned(tree)
+    put(plan, "runs/lora", {})
+    put(plan, "evaluations/lora", {"report": [{"name": "AI", "precision": None}]})
+    tables = report_of(plan)[0]["tables"]
+    assert tables["t"]["rows"][0]["cells"]["v"]["why"] == "not set"
+    assert tables["u"]["rows"][0]["cells"]["p"]["why"] == ""
+
+
 def test_curves_and_points_take_what_is_there(tree: Tree, planned: Planned) -> None:
     tree["figures"] = [
         {
@@ -184,6 +199,7 @@ def test_browser_opens_the_page_without_a_complaint_or_a_request(tree: Tree, pla
         (7200, "hours", None, "2.00"),
         (90, "minutes", None, "1.5"),
         (["q_proj", "v_proj"], None, None, "q_proj, v_proj"),
+        ([], None, None, "none"),
         (0.0002, None, None, "0.0002"),
         (True, None, None, "yes"),
         (152064, None, None, "152,064"),
