@@ -54,7 +54,11 @@ def _served(work: Work, step: Planned, server: Server) -> None:
     one = work.plan.study.evaluations[step.name]
     assert isinstance(one, Served)
     arguments = ["eval", "run", "--server", server.address, *_data(work, one), "--concurrency", str(one.concurrency)]
-    arguments += ["--adapter", work.revision(f"runs/{one.of}")] if one.of else ["--base"]
+    if one.of is None:
+        arguments.append("--base")
+    else:
+        # The figures go to the revision that was asked, as whoever evaluates by hand would have them.
+        arguments += ["--adapter", work.revision(f"runs/{one.of}"), "--attach", "--registry", str(work.place.registry)]
     if one.max_tokens is not None:
         arguments += ["--max-tokens", str(one.max_tokens)]
     if one.template is not None:
@@ -71,7 +75,7 @@ def _arguments(work: Work, one: Any) -> list[str]:
     if isinstance(one, Loss):
         arguments = ["eval", "loss", *_data(work, one), "--over", one.over, "--registry", str(work.place.registry)]
         if one.of is not None:
-            arguments += ["--adapter", work.revision(f"runs/{one.of}")]
+            arguments += ["--adapter", work.revision(f"runs/{one.of}"), "--attach"]
         if one.base is not None or one.of is None:
             arguments += ["--base", work.revision(f"bases/{work.plan.study.base_of(one.base)}")]
         return [*arguments, *(["--max-length", str(one.max_length)] if one.max_length else [])]

@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 import loradeck_pocket
+from loradeck_registry.registry import Registry
 from tests.bench.test_demo import running_in
 
 pytestmark = [
@@ -112,6 +113,9 @@ def test_killed_study_loses_its_current_run_alone_and_is_finished_by_the_next_ca
     assert cells[0]["published_text"] == "0.67"
     assert len(report["figures"]["figure-3"]["series"][0]["points"]) >= 2
     assert report["seconds"] > 0
+    registry = Registry.open(str(place / "registry"))
+    (attached,) = registry.attachments(registry.resolve("lora"), "evaluation")
+    assert attached.content["metrics"]["macro_f1"] == cells[1]["measured"]
     assert "data:image/svg+xml" in (place / "report.html").read_text()
     assert not running_in(place)
 
