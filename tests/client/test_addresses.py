@@ -1,6 +1,7 @@
 """A client with several addresses: the server where an adapter is hot first, the next one where a server is away."""
 
 import asyncio
+import socket
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -104,6 +105,19 @@ def test_next_server_answers_at_once_when_nobody_listens_at_the_first(fleet: Fle
     with Client(addresses, retry=ONCE) as client:
         assert client.classify("x", adapter=adapter).label == "a"
     assert time.monotonic() - begin < 2
+    assert sum(counts(fleet)) == 1
+
+
+def test_address_that_takes_connections_and_says_nothing_holds_a_request_up_for_seconds_only(fleet: Fleet) -> None:
+    script_all(fleet, CLASSIFIED)
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        addresses = [f"127.0.0.1:{mute.getsockname()[1]}", *fleet]
+        endpoints = Endpoints(addresses, lambda target: target)
+        adapter = next(f"clf-{n}" for n in range(100) if endpoints.order(f"clf-{n}")[0].target == addresses[0])
+        begin = time.monotonic()
+        with Client(addresses, retry=ONCE) as client:
+            assert client.classify("x", adapter=adapter).label == "a"
+        assert time.monotonic() - begin < 8
     assert sum(counts(fleet)) == 1
 
 
