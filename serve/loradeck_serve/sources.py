@@ -11,7 +11,7 @@ from loradeck_registry.registry import Registry
 from loradeck_registry.servable import BaseShapes
 from loradeck_registry.shapes import read_shapes
 from loradeck_serve.config import ServerConfig
-from loradeck_serve.engine_start import served_base
+from loradeck_serve.engine_start import engine_settings, served_base
 from loradeck_serve.served_base import ServedBase
 
 
@@ -37,8 +37,12 @@ class Sources:
 
     @property
     def bytes_per_rank(self) -> int:
-        """Bytes of one rank on every linear layer, in two-byte precision as published."""
-        return 2 * sum(rows + columns for rows, columns in self.shapes.modules.values())
+        """Bytes of one rank on every linear layer, and on embedding and head where the engine takes that, in two-byte
+        precision as published."""
+        sides = [*self.shapes.modules.values()]
+        if engine_settings(self.config, self.base).embedding_lora:
+            sides += [(self.shapes.rows, self.shapes.hidden)] * len(self.shapes.whole)
+        return 2 * sum(rows + columns for rows, columns in sides)
 
     @property
     def cache(self) -> Path:

@@ -104,6 +104,10 @@ def test_whole_embeddings_are_asked_for_among_the_engines_settings(deck: Deck) -
         settings = engine_settings(config, served_base(config, resolve_base(config.base, deck.registry)))
         assert settings.embedding_lora == wanted
         assert settings.engine == {}
+        size = Sources.find(config).bytes_per_rank
+        # The tiny base has two layers and 384 rows of 128; two bytes a value.
+        layers = 2 * (2 * 256 + 2 * (128 + 64) + 3 * (128 + 256))
+        assert size == 2 * (layers + (2 * (384 + 128) if wanted else 0))
 
 
 def test_cache_that_cannot_be_written_is_found_before_the_engine_starts(deck: Deck, tmp_path: Path) -> None:
