@@ -203,7 +203,7 @@ class Plan:
         for name in names:
             if self.sources[name] is None:
                 data = self.study.data[name]
-                return f"no data {name} ({data.what}): {data.get or f'loradeck study data {self.place.study}'}"
+                return f"no data {name} ({data.what}): {data.get or f'loradeck study data {self.place.study} --fetch'}"
         return None
 
 

@@ -38,7 +38,9 @@ class DataSet(Strict):
 
     what: Text = Field(description="name, size, licence")
     sources: tuple[Source, ...] = Field(min_length=1)
-    get: str | None = Field(default=None, description="command that brings it; unset: loradeck study data STUDY")
+    get: str | None = Field(
+        default=None, description="command that brings it; unset: loradeck study data STUDY --fetch"
+    )
     cut: dict[Split, float] = Field(
         default_factory=dict, description="shares of the training file that are taken out as further splits"
     )
