@@ -17,6 +17,14 @@ OPTIMIZERS = {
 """The trainer's names."""
 
 
+def plain_optimizer(parameters: list[Any], recipe: Recipe) -> torch.optim.Optimizer:
+    """What costs a step as much as the recipe's optimizer does: SGD for itself, AdamW for all that keep moments."""
+    settings = recipe.optimisation
+    if settings.optimizer == "sgd":
+        return torch.optim.SGD(parameters, lr=settings.learning_rate)
+    return torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
+
+
 def lora_plus(model: Any, recipe: Recipe) -> torch.optim.Optimizer:
     """AdamW with B's learning rate `loraplus_ratio` times A's; the recipe's rate is A's."""
     from peft.optimizers import create_loraplus_optimizer

@@ -4,8 +4,10 @@ Every case trains a few steps of a model with random weights, in a process of it
 """
 
 import argparse
+import itertools
 import json
 import random
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -16,7 +18,7 @@ from typing import Any
 import loradeck_pocket
 
 _WORDS = ("bank", "school", "solar", "wind", "model", "city", "power", "hospital", "network", "report", "price", "test")
-_STEPS = 3
+_STEPS = 5
 
 
 @dataclass(frozen=True)
@@ -34,18 +36,23 @@ class Case:
 
 SIZES = {"pocket": (None, 0), "60M": (640, 10), "150M": (896, 14), "300M": (1152, 14)}
 """Of random weights: hidden size and layers, over the pocket base's vocabulary."""
+UNSEEN = {"25M": (512, 6), "100M": (768, 12), "240M": (1280, 10)}
+"""Sizes that no factor of the plan was fitted on."""
 
 
-def cases(quick: bool) -> list[Case]:
-    """LoRA and full, small and large batches, for every size."""
-    found = []
-    for name, (hidden, layers) in SIZES.items():
-        if quick and name not in ("pocket", "60M"):
-            continue
-        for method in ("lora", "full"):
-            for batch_size, words in ((4, 60), (16, 120)):
-                found.append(Case(name, hidden, layers, method, batch_size, words))
-    return found
+def cases(sizes: str) -> list[Case]:
+    """LoRA and full, small and large batches, for every size of `fitted`, `quick` (the two smaller ones) or `unseen`,
+    the last with batches and lengths of its own."""
+    of = (
+        UNSEEN if sizes == "unseen" else {k: v for k, v in SIZES.items() if sizes == "fitted" or k in ("pocket", "60M")}
+    )
+    batches = ((2, 150), (8, 90), (24, 40)) if sizes == "unseen" else ((4, 60), (16, 120))
+    return [
+        Case(name, hidden, layers, method, batch_size, words)
+        for name, (hidden, layers) in of.items()
+        for method in ("lora", "full")
+        for batch_size, words in batches
+    ]
 
 
 def make_base(folder: Path, hidden: int, layers: int) -> Path:
@@ -125,7 +132,10 @@ def measure_one(tree: dict[str, Any]) -> dict[str, float]:
             Path(output),
             console=Console(quiet=True),
         )
-    return {"peak_bytes": memory.peak_bytes, "seconds": result.seconds, "steps": result.steps}
+    times = [entry["seconds"] for entry in result.history]
+    # The first steps make what later ones find ready.
+    later = [after - before for before, after in itertools.pairwise(times)][1:]
+    return {"peak_bytes": memory.peak_bytes, "seconds_per_step": statistics.median(later)}
 
 
 def plan_one(tree: dict[str, Any]) -> dict[str, Any]:
@@ -154,7 +164,8 @@ def compare(case: Case, folder: Path) -> dict[str, Any]:
         "measured_bytes": measured["peak_bytes"],
         "difference": round(memory / measured["peak_bytes"] - 1, 4),
         "planned_seconds_per_step": planned["seconds_per_step"],
-        "measured_seconds_per_step": round(measured["seconds"] / measured["steps"], 3),
+        "measured_seconds_per_step": round(measured["seconds_per_step"], 3),
+        "time_ratio": round(planned["seconds_per_step"] / measured["seconds_per_step"], 3),
     }
 
 
@@ -171,7 +182,8 @@ def main() -> None:
     """Compare all cases, print a line each, and write them as JSON if asked."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--one", choices=("measure", "plan"), help=argparse.SUPPRESS)
-    parser.add_argument("--quick", action="store_true", help="the two smaller models only")
+    parser.add_argument("--sizes", choices=("fitted", "quick", "unseen"), default="fitted", help="models and batches")
+    parser.add_argument("--only", metavar="WORDS", default="", help="cases of which the name has all words: 300M full")
     parser.add_argument("--json", type=Path, help="write the figures there")
     arguments = parser.parse_args()
     if arguments.one:
@@ -180,13 +192,17 @@ def main() -> None:
         return
     found = []
     with tempfile.TemporaryDirectory(prefix="loradeck-plan-") as scratch:
-        for case in cases(arguments.quick):
+        for case in cases(arguments.sizes):
+            if not set(arguments.only.split()) <= {case.name, case.method, str(case.batch_size)}:
+                continue
             folder = Path(scratch) / case.name
             folder.mkdir(exist_ok=True)
             found.append(compare(case, folder))
             print("  ".join(f"{key}={value}" for key, value in found[-1].items()), flush=True)
     worst = max(abs(case["difference"]) for case in found)
     print(f"largest difference of the planned peak from the measured one: {worst:.1%}")
+    ratios = sorted(case["time_ratio"] for case in found)
+    print(f"planned by measured seconds per step: {ratios[0]:.2f} to {ratios[-1]:.2f}")
     if arguments.json:
         arguments.json.write_text(json.dumps({"cases": found, "largest_difference": worst}, indent=2) + "\n")
 

@@ -18,7 +18,7 @@ _OPTIMIZER_BYTES = {
     "sgd": 0.0,
 }
 """Of state per trained parameter."""
-_CPU_OVERHEAD = 60 * _MIB
+_CPU_OVERHEAD = 80 * _MIB
 """What the process needs beside tensors, on the CPU: modules imported late, thread buffers, kernel caches."""
 _HEAP = 1.2
 """Of the CPU's heap: memory held by memory that activations need, as what is freed between them stays in pieces."""

@@ -14,6 +14,7 @@ from loradeck_train.plan.memory import Memory, estimate_memory
 from loradeck_train.plan.parameters import ParameterCounts, count_parameters
 from loradeck_train.plan.setting import Setting, find_setting
 from loradeck_train.plan.simulation import Step
+from loradeck_train.plan.timing import Pace, pace_of
 from loradeck_train.plan.work import flops_per_step
 from loradeck_train.recipe.lora import LoraSettings
 from loradeck_train.recipe.settings import Recipe
@@ -118,7 +119,9 @@ def plan(
     setting = find_setting(recipe, registry, device.cuda)
     added = len(setting.task.added_tokens)
     counts = count_parameters(setting.recipe, setting.shapes, setting.parameters, added)
-    memory, step, seconds = _cost(setting, setting.recipe, setting.recipe.optimisation.batch_size, device)
+    size = setting.recipe.optimisation.batch_size
+    pace = _pace(setting, setting.recipe, device, here=gpu is None)
+    memory, step, seconds = _cost(setting, setting.recipe, size, device, pace)
     record = known_base(recipe.base_like or recipe.base)
     base_rows = setting.shapes.rows if record is None else record.rows
     return Plan(
@@ -129,13 +132,19 @@ def plan(
         memory=memory,
         step=step,
         seconds_per_step=seconds,
-        alternatives=tuple(_alternatives(setting, device, batch_sizes)) if others else (),
+        alternatives=tuple(_alternatives(setting, device, batch_sizes, pace, here=gpu is None)) if others else (),
         needs=needs_of(setting.recipe, setting.shapes, added),
         problems=problems_of(setting.recipe, setting.shapes, base_rows, added),
     )
 
 
-def _cost(setting: Setting, recipe: Recipe, batch_size: int, device: Device) -> tuple[Memory, Step, float]:
+def _pace(setting: Setting, recipe: Recipe, device: Device, *, here: bool) -> Pace:
+    batch = setting.largest_batch(recipe.optimisation.batch_size)
+    attention = attention_for(recipe.precision, batch.length, packed=recipe.packing != "off", cuda=device.cuda)
+    return pace_of(setting, recipe, device, attention, here=here)
+
+
+def _cost(setting: Setting, recipe: Recipe, batch_size: int, device: Device, pace: Pace) -> tuple[Memory, Step, float]:
     """Memory, the largest batch's step, and seconds of an average optimizer step."""
     batch = setting.largest_batch(batch_size)
     attention = attention_for(recipe.precision, batch.length, packed=recipe.packing != "off", cuda=device.cuda)
@@ -153,16 +162,19 @@ def _cost(setting: Setting, recipe: Recipe, batch_size: int, device: Device) -> 
     tokens = share * sum(length for length, _ in setting.lengths)
     learned = share * sum(answer for _, answer in setting.lengths)
     length = sum(length for length, _ in setting.lengths) / examples
-    return memory, step, flops_per_step(setting, recipe, step.trained, tokens, learned, length) / device.flops
+    return memory, step, pace.seconds(flops_per_step(setting, recipe, step.trained, tokens, learned, length))
 
 
-def _alternatives(setting: Setting, device: Device, batch_sizes: Sequence[int]) -> list[Alternative]:
+def _alternatives(
+    setting: Setting, device: Device, batch_sizes: Sequence[int], own: Pace, *, here: bool
+) -> list[Alternative]:
     found = []
     mean = sum(length for length, _ in setting.lengths) / len(setting.lengths)
     for method in ("lora", "full"):
         recipe = _as_method(setting.recipe, method)
+        pace = own if recipe is setting.recipe else _pace(setting, recipe, device, here=here)
         for size in batch_sizes:
-            memory, _, seconds = _cost(setting, recipe, size, device)
+            memory, _, seconds = _cost(setting, recipe, size, device, pace)
             tokens = size * recipe.optimisation.gradient_accumulation_steps * mean
             fits = memory.peak <= _HEADROOM * device.memory_bytes
             found.append(Alternative(method, size, memory.peak, round(tokens / seconds, 1), fits))

@@ -63,10 +63,10 @@ def _simulate(recipe: Recipe, config: Mapping[str, Any], task: Task, batch: Batc
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     gc.collect()
-    with _quietly(), torch.device("meta"):
-        causal = _model(config, frozen_dtype(recipe), attention, layers)
-        built = equip(_simulable(recipe), causal, task, None, attention)
-    with _quietly(), FakeTensorMode(allow_non_fake_inputs=True):
+    with quietly(), torch.device("meta"):
+        causal = random_model(config, frozen_dtype(recipe), attention, layers)
+        built = equip(simulable(recipe), causal, task, None, attention)
+    with quietly(), FakeTensorMode(allow_non_fake_inputs=True):
         _to_fake(built.model)
         if recipe.gradient_checkpointing:
             causal.gradient_checkpointing_enable({"use_reentrant": False})
@@ -100,7 +100,8 @@ def _simulate(recipe: Recipe, config: Mapping[str, Any], task: Task, batch: Batc
         )
 
 
-def _model(config: Mapping[str, Any], dtype: torch.dtype, attention: str, layers: int) -> Any:
+def random_model(config: Mapping[str, Any], dtype: torch.dtype, attention: str, layers: int) -> Any:
+    """A causal model of this configuration with so many layers, on the default device."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
     settings = {k: v for k, v in config.items() if k not in ("model_type", "architectures", "dtype", "torch_dtype")}
@@ -127,7 +128,7 @@ def _on_cpu(tensor: Tensor) -> Tensor:
     return torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")
 
 
-def _simulable(recipe: Recipe) -> Recipe:
+def simulable(recipe: Recipe) -> Recipe:
     """Starts that look at numbers make no difference to bytes."""
     if recipe.method == "full" or recipe.adapter.init == "default":
         return recipe
@@ -174,7 +175,8 @@ def _bytes(parameters: list[nn.Parameter]) -> int:
 
 
 @contextmanager
-def _quietly() -> Iterator[None]:
+def quietly() -> Iterator[None]:
+    """Context without the libraries' remarks on models that nobody will use."""
     import warnings
 
     from transformers.utils import logging

@@ -79,8 +79,11 @@ def find_recipe(text: str) -> Path:
     shipped = SHIPPED / f"{text.removesuffix('.yaml')}.yaml"
     if shipped.is_file() and shipped.resolve().is_relative_to(SHIPPED.resolve()):
         return shipped
-    near = difflib.get_close_matches(text, shipped_recipes(), n=3, cutoff=0.4) or shipped_recipes()
-    raise NotFoundError(f"no recipe {text!r}: neither a file nor a shipped recipe; shipped: {', '.join(near)}")
+    if path.is_dir():
+        raise NotFoundError(f"{text} is a folder: name a recipe's file in it")
+    near = difflib.get_close_matches(text, shipped_recipes(), n=3, cutoff=0.4)
+    hint = f"near it: {', '.join(near)}" if near else "`loradeck train recipes` lists the shipped ones"
+    raise NotFoundError(f"no recipe {text!r}: neither a file nor a shipped recipe; {hint}")
 
 
 def _read(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
