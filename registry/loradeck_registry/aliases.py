@@ -10,8 +10,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from loradeck_registry import changes, layout
-from loradeck_registry.errors import ConflictError, InvalidError, NotFoundError, PreconditionError
+from loradeck_registry.errors import ConflictError, DamagedError, InvalidError, NotFoundError, PreconditionError
 from loradeck_registry.log import NumberedLog
+from loradeck_registry.records import AliasRecord
 from loradeck_registry.secrets import check_no_secret
 from loradeck_registry.stores.store import Store
 
@@ -78,7 +79,7 @@ class AliasLog:
 
     def __init__(self, store: Store, name: str, alias: str) -> None:
         self._store = store
-        self._log = NumberedLog(store, layout.alias_log(name, alias))
+        self._log = NumberedLog(store, layout.alias_log(name, alias), AliasRecord)
         self.name = name
         self.alias = alias
 
@@ -170,7 +171,11 @@ class AliasLog:
         present = self._entry(number).targets
         while number > 0:
             while (restored := self._log.read(number).get("restores")) is not None:
-                number = int(restored)
+                if restored >= number:
+                    raise DamagedError(
+                        f"entry {number} of {self.name}@{self.alias} restores a later one: it is damaged"
+                    )
+                number = restored
             number -= 1
             if number > 0 and self._entry(number).targets != present:
                 return number

@@ -11,6 +11,7 @@ from loradeck_registry import layout
 from loradeck_registry.aliases import caller
 from loradeck_registry.errors import ConflictError, InvalidError
 from loradeck_registry.log import NumberedLog
+from loradeck_registry.records import AttachmentRecord, EvaluationRecord, TagRecord
 from loradeck_registry.reference import check_name
 from loradeck_registry.secrets import check_no_secret
 from loradeck_registry.stores.store import Store
@@ -37,7 +38,7 @@ def attach(store: Store, digest: str, kind: AttachmentKind, content: Mapping[str
     Raises InvalidError (SECRET) if the content looks like one, ConflictError after very many collisions.
     """
     check_no_secret(content, kind)
-    log = NumberedLog(store, layout.attachments(digest, kind))
+    log = _log(store, digest, kind)
     record = {
         "format": 1, "who": who or caller(), "when": datetime.now(UTC).isoformat(), "content": dict(content),
     }  # fmt: skip
@@ -51,7 +52,7 @@ def attach(store: Store, digest: str, kind: AttachmentKind, content: Mapping[str
 
 def attached(store: Store, digest: str, kind: str) -> list[Attachment]:
     """All entries of one kind, oldest first."""
-    log = NumberedLog(store, layout.attachments(digest, kind))
+    log = _log(store, digest, kind)
     return [_read(log, kind, number) for number in log.numbers()]
 
 
@@ -128,6 +129,11 @@ def _numbers(content: Mapping[str, Any], prefix: str) -> Iterable[tuple[str, flo
                 yield from _numbers(value, name)
         elif isinstance(value, int | float) and not isinstance(value, bool):
             yield name, float(value)
+
+
+def _log(store: Store, digest: str, kind: str) -> NumberedLog:
+    model = {"tag": TagRecord, "evaluation": EvaluationRecord}.get(kind, AttachmentRecord)
+    return NumberedLog(store, layout.attachments(digest, kind), model)
 
 
 def _read(log: NumberedLog, kind: str, number: int) -> Attachment:

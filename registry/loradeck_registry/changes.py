@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from loradeck_registry import layout
+from loradeck_registry.errors import LoradeckError
 from loradeck_registry.log import decode, encode
+from loradeck_registry.reference import check_name
 from loradeck_registry.stores.store import Store
 
 OVERLAP = timedelta(minutes=2)
@@ -47,12 +49,26 @@ def since(store: Store, time: datetime) -> list[Change]:
     found = []
     for minute in _minutes(store, time - OVERLAP):
         for key, _ in store.keys(f"{layout.CHANGES}/{minute}"):
-            record = decode(store.get(key), key)
-            when = datetime.fromisoformat(record["time"])
-            if when >= time - OVERLAP:
-                identifier = key.removeprefix(f"{layout.CHANGES}/")
-                found.append(Change(identifier, record["name"], record["alias"], when, record.get("move")))
+            change = _read(store, key)
+            if change is not None and change.time >= time - OVERLAP:
+                found.append(change)
     return sorted(found, key=lambda change: (change.time, change.id))
+
+
+def _read(store: Store, key: str) -> Change | None:
+    """The change that a marker tells of; None if it is damaged or gone.
+
+    A hint that says nothing must not keep a watcher from those that do.
+    """
+    try:
+        record = decode(store.get(key), key)
+        when = datetime.fromisoformat(record["time"])
+        name, alias, move = check_name(record["name"]), record["alias"], record.get("move")
+    except (LoradeckError, ValueError, TypeError, KeyError):
+        return None
+    if when.tzinfo is None or not all(part is None or isinstance(part, str) for part in (alias, move)):
+        return None
+    return Change(key.removeprefix(f"{layout.CHANGES}/"), name, alias, when, move)
 
 
 def _minutes(store: Store, start: datetime) -> Iterator[str]:

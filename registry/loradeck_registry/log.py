@@ -4,17 +4,22 @@ import json
 import uuid
 from typing import Any
 
+from pydantic import ValidationError
+
 from loradeck_registry import layout
 from loradeck_registry.errors import DamagedError
+from loradeck_registry.records import Record
 from loradeck_registry.stores.store import Store
 
 
 class NumberedLog:
     """One log, for any number of threads. Entries are JSON objects; a decoded one is kept, because it never changes."""
 
-    def __init__(self, store: Store, folder: str) -> None:
+    def __init__(self, store: Store, folder: str, model: type[Record] = Record) -> None:
+        """`model` says what each entry must hold."""
         self._store = store
         self._folder = folder
+        self._model = model
         self._entries: dict[int, dict[str, Any]] = {}
         self._last = 0
 
@@ -39,7 +44,7 @@ class NumberedLog:
         """Entry `number`. Raises NotFoundError, DamagedError."""
         if number not in self._entries:
             key = layout.numbered(self._folder, number)
-            self._entries[number] = decode(self._store.get(key), key)
+            self._entries[number] = decode(self._store.get(key), key, self._model)
         return self._entries[number]
 
     def append(self, number: int, entry: dict[str, Any]) -> bool:
@@ -60,15 +65,24 @@ def encode(entry: dict[str, Any]) -> bytes:
     return json.dumps(entry, sort_keys=True, ensure_ascii=False, allow_nan=False).encode()
 
 
-def decode(content: bytes, key: str) -> dict[str, Any]:
-    """The record in `content`. Raises DamagedError naming `key`."""
+def decode(content: bytes, key: str, model: type[Record] = Record) -> dict[str, Any]:
+    """The record in `content`, which holds what `model` demands. Raises DamagedError naming `key`."""
     try:
         entry = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         entry = None
     if not isinstance(entry, dict):
         raise DamagedError(
             f"the record {key} is damaged: it is not a JSON object; restore it from a copy of the registry",
             metadata={"object": key},
         )
+    try:
+        model.model_validate(entry)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        where = ".".join(str(step)[:40] for step in first["loc"][:6])
+        raise DamagedError(
+            f"the record {key} is damaged: `{where}`: {first['msg']}; restore it from a copy of the registry",
+            metadata={"object": key},
+        ) from None
     return entry

@@ -10,6 +10,7 @@ from loradeck_registry.attachments import metrics
 from loradeck_registry.errors import ConflictError, PreconditionError
 from loradeck_registry.gates import Rule
 from loradeck_registry.log import NumberedLog
+from loradeck_registry.records import ProtectionRecord
 from loradeck_registry.secrets import check_no_secret
 from loradeck_registry.stores.store import Store
 
@@ -24,7 +25,7 @@ def protect(store: Store, name: str, alias: str, texts: Sequence[str], *, who: s
         "when": datetime.now(UTC).isoformat(),
         "why": why,
     }
-    log = NumberedLog(store, layout.protections(name, alias))
+    log = NumberedLog(store, layout.protections(name, alias), ProtectionRecord)
     for attempt in range(100):
         if log.append(log.last() + 1, record):
             return
@@ -34,7 +35,7 @@ def protect(store: Store, name: str, alias: str, texts: Sequence[str], *, who: s
 
 def rules(store: Store, name: str, alias: str) -> list[str]:
     """An alias's rules now."""
-    log = NumberedLog(store, layout.protections(name, alias))
+    log = NumberedLog(store, layout.protections(name, alias), ProtectionRecord)
     last = log.last()
     return [str(text) for text in log.read(last)["rules"]] if last else []
 

@@ -32,7 +32,7 @@ def parse_manifest(content: bytes, what: str) -> Manifest:
     except ValidationError as error:
         try:
             form = json.loads(content).get("format")
-        except (ValueError, AttributeError):
+        except (ValueError, AttributeError, RecursionError):
             form = None
         if isinstance(form, int) and form > FORMAT:
             raise PreconditionError(

@@ -12,6 +12,7 @@ from loradeck_registry.delta.record import DeltaRecord, read_record
 from loradeck_registry.errors import LoradeckError, NotFoundError
 from loradeck_registry.log import decode
 from loradeck_registry.manifest import Manifest
+from loradeck_registry.records import AliasRecord, Record, RevisionRecord
 from loradeck_registry.stores.store import Store
 
 
@@ -79,7 +80,7 @@ class _Scan:
         for key, number in self._numbered(layout.REVISIONS, 3):
             name = key.split("/")[1]
             names.add(name)
-            record = self._record(key, {"digest": str, "kind": str})
+            record = self._record(key, RevisionRecord)
             if record is None:
                 self._unreadable.add((name, number))
                 continue
@@ -96,7 +97,7 @@ class _Scan:
         for key, number in self._numbered(layout.ALIASES, 4):
             _, name, alias, _ = key.split("/")
             logs.setdefault(layout.alias_log(name, alias), []).append(number)
-            record = self._record(key, {"targets": list, "who": str, "when": str})
+            record = self._record(key, AliasRecord)
             for target in record["targets"] if record else ():
                 number = target["revision"]
                 if (name, number) in self._unreadable:
@@ -217,13 +218,9 @@ class _Scan:
                 found.append((key, number))
         return sorted(found)
 
-    def _record(self, key: str, fields: dict[str, type]) -> dict[str, Any] | None:
+    def _record(self, key: str, model: type[Record]) -> dict[str, Any] | None:
         try:
-            record = decode(self._store.get(key), key)
+            return decode(self._store.get(key), key, model)
         except LoradeckError as error:
             self._report.damaged.append(Finding(key, error.message))
             return None
-        if not all(isinstance(record.get(name), kind) for name, kind in fields.items()):
-            self._report.damaged.append(Finding(key, "the record lacks a field"))
-            return None
-        return record

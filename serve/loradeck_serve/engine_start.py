@@ -9,7 +9,7 @@ from loradeck_serve.cores import keep_off, use_all_cores
 from loradeck_serve.engine.base import Engine
 from loradeck_serve.engine.settings import EngineSettings
 from loradeck_serve.served_base import ServedBase
-from loradeck_tasks.task import Task
+from loradeck_tasks.stored import stored_task
 
 _OWN = ("model", "slots", "host_adapters", "max_rank", "vocabulary", "base_added_token_ids", "engine")
 
@@ -19,7 +19,7 @@ def served_base(config: ServerConfig, resolved: ResolvedBase) -> ServedBase:
     revision = resolved.revision
     name = config.name or (revision.name if revision is not None else _name_from(config.base))
     manifest = resolved.manifest
-    task = Task.model_validate(manifest.task) if manifest is not None and manifest.task is not None else None
+    task = stored_task(manifest.task, str(revision)) if manifest is not None and manifest.task is not None else None
     return ServedBase(
         name=check_name(name, "base name"),
         folder=resolved.folder,

@@ -22,6 +22,7 @@ from loradeck_registry.aliases import caller
 from loradeck_registry.changes import OVERLAP
 from loradeck_registry.errors import LoradeckError, NotFoundError, UnavailableError
 from loradeck_registry.log import decode, encode
+from loradeck_registry.records import DeletingRecord, LeaseRecord
 from loradeck_registry.stores.store import Store
 
 TTL = 900.0
@@ -172,7 +173,7 @@ def read_leases(store: Store) -> list[Held]:
     found = []
     for key, _ in store.keys(layout.LEASES):
         try:
-            record = decode(store.get(key), key)
+            record = decode(store.get(key), key, LeaseRecord)
         except NotFoundError:
             continue
         found.append(_held(key, record))
@@ -193,7 +194,7 @@ def _deleting(store: Store, keys: set[str]) -> str | None:
         if not key.endswith("/deleting.json"):
             continue
         try:
-            record = decode(store.get(key), key)
+            record = decode(store.get(key), key, DeletingRecord)
         except NotFoundError:
             continue
         if datetime.fromisoformat(record["expires"]) + OVERLAP > datetime.now(UTC) and keys & set(record["keys"]):

@@ -14,10 +14,14 @@ from loradeck_registry.collection.retention import Record, Retention
 from loradeck_registry.delta.record import read_record
 from loradeck_registry.errors import NotFoundError, PreconditionError
 from loradeck_registry.log import decode
-from loradeck_registry.manifest import Manifest, digest_of
+from loradeck_registry.manifest import digest_of
+from loradeck_registry.records import RevisionRecord, TagRecord
+from loradeck_registry.revision import parse_manifest
 from loradeck_registry.stores.store import Store
 
 KEEP_MARKERS = timedelta(days=7)
+KEEP_TALK = timedelta(hours=2)
+"""Servers renew what they say of themselves every few seconds, and a move takes an hour at most."""
 """Change markers and collections' records older than this are of use to nobody."""
 
 _PART_AGE = timedelta(hours=1)
@@ -113,7 +117,7 @@ def _records(store: Store, oldest: datetime) -> dict[Record, tuple[str, int, boo
         number = layout.number_of(key)
         if number is None:
             continue
-        record = Record(key.split("/")[1], number, str(decode(store.get(key), key)["digest"]))
+        record = Record(key.split("/")[1], number, str(decode(store.get(key), key, RevisionRecord)["digest"]))
         found[record] = (key, size, time >= oldest)
     return found
 
@@ -145,7 +149,9 @@ def _tagged(store: Store) -> set[str]:
         if kind == "tag":
             held[hexdigits].append(key)
     return {
-        hexdigits for hexdigits, keys in held.items() if tags_in(decode(store.get(key), key) for key in sorted(keys))
+        hexdigits
+        for hexdigits, keys in held.items()
+        if tags_in(decode(store.get(key), key, TagRecord) for key in sorted(keys))
     }
 
 
@@ -158,7 +164,7 @@ def _files(store: Store, digest: str) -> set[str]:
             "`loradeck registry verify` tells more",
             reason="DAMAGED",
         )
-    return {file.sha256 for file in Manifest.model_validate_json(content).files}
+    return {file.sha256 for file in parse_manifest(content, key).files}
 
 
 def _old_markers(store: Store, found: Survey, now: datetime) -> None:
@@ -169,6 +175,10 @@ def _old_markers(store: Store, found: Survey, now: datetime) -> None:
     for key, size, time in store.items(layout.QUARANTINE):
         if time < now - KEEP_MARKERS - OVERLAP:
             found.garbage[key] = (size, "left by a collection that was interrupted")
+    for folder in (layout.SERVERS, layout.MOVES):
+        for key, size, time in store.items(folder):
+            if time < now - KEEP_TALK - OVERLAP:
+                found.garbage[key] = (size, "left by a server, or a move, that ended")
 
 
 def _parts(store: Store, found: Survey, oldest: datetime) -> None:

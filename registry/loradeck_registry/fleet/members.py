@@ -12,6 +12,7 @@ from loradeck_registry import layout
 from loradeck_registry.changes import OVERLAP
 from loradeck_registry.errors import LoradeckError, NotFoundError
 from loradeck_registry.log import decode, encode
+from loradeck_registry.records import MemberRecord
 from loradeck_registry.stores.store import Store
 
 TTL = 30.0
@@ -111,7 +112,7 @@ def _records(store: Store) -> list[tuple[str, int]]:
 def _read(store: Store, identifier: str, beat: int) -> Member | None:
     key = layout.server(identifier, beat)
     try:
-        record: dict[str, Any] = decode(store.get(key), key)
+        record: dict[str, Any] = decode(store.get(key), key, MemberRecord)
     except NotFoundError:
         # Renewed twice meanwhile, or gone: the next look tells.
         return None

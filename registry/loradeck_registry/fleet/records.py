@@ -18,6 +18,7 @@ from loradeck_registry import changes, layout
 from loradeck_registry.changes import OVERLAP
 from loradeck_registry.errors import LoradeckError, NotFoundError
 from loradeck_registry.log import decode, encode
+from loradeck_registry.records import IntentRecord, OutcomeRecord, Record, VoteRecord
 from loradeck_registry.stores.store import Store
 
 Answer = Literal["ready", "refused", "elsewhere"]
@@ -68,7 +69,7 @@ def new_id() -> str:
 
 def read_intent(store: Store, identifier: str) -> Intent | None:
     """What a move means to do, None if it is gone."""
-    record = _read(store, layout.move(identifier, "intent"))
+    record = _read(store, layout.move(identifier, "intent"), IntentRecord)
     if record is None:
         return None
     return Intent(
@@ -99,7 +100,7 @@ def read_votes(store: Store, identifier: str, known: dict[str, Vote]) -> None:
     """Add to `known`, by server, the answers that have come since."""
     for server in _servers(store, identifier, "vote."):
         if server not in known:
-            record = _read(store, layout.move(identifier, f"vote.{server}"))
+            record = _read(store, layout.move(identifier, f"vote.{server}"), VoteRecord)
             if record is not None:
                 known[server] = Vote(
                     server,
@@ -117,7 +118,7 @@ def end(store: Store, identifier: str, moved: bool) -> None:
 
 def outcome(store: Store, identifier: str) -> bool | None:
     """Whether the alias was moved; None as long as that is not known."""
-    record = _read(store, layout.move(identifier, "outcome"))
+    record = _read(store, layout.move(identifier, "outcome"), OutcomeRecord)
     if record is None:
         # Without its intent it is over, and all servers have said what they had to say.
         return None if store.size(layout.move(identifier, "intent")) is not None else False
@@ -162,8 +163,8 @@ def _servers(store: Store, identifier: str, kind: str) -> list[str]:
     return [name.removeprefix(kind) for move, name in _all(store) if move == identifier and name.startswith(kind)]
 
 
-def _read(store: Store, key: str) -> dict[str, Any] | None:
+def _read(store: Store, key: str, model: type[Record]) -> dict[str, Any] | None:
     try:
-        return decode(store.get(key), key)
+        return decode(store.get(key), key, model)
     except NotFoundError:
         return None

@@ -8,6 +8,7 @@ from loradeck_registry.cache import Cache
 from loradeck_registry.errors import InvalidError, NotFoundError
 from loradeck_registry.log import NumberedLog
 from loradeck_registry.manifest import Manifest, digest_of
+from loradeck_registry.records import RevisionRecord
 from loradeck_registry.reference import LATEST, PROD, Reference, check_name
 from loradeck_registry.revision import Revision, parse_manifest
 from loradeck_registry.signing import Trust
@@ -147,7 +148,7 @@ class Reading:
 
     def _log(self, name: str) -> NumberedLog:
         if name not in self._revision_logs:
-            self._revision_logs[name] = NumberedLog(self._store, layout.revisions(name))
+            self._revision_logs[name] = NumberedLog(self._store, layout.revisions(name), RevisionRecord)
         return self._revision_logs[name]
 
     def _alias(self, name: str, alias: str) -> AliasLog:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
-from loradeck_registry.errors import DeniedError, UnauthenticatedError
+from loradeck_registry.errors import DeniedError, NotFoundError, UnauthenticatedError
 from loradeck_serve.access.callers import Callers
 from loradeck_serve.access.grants import EVERYTHING, Grants
 from loradeck_serve.access.keys import KeyRecord, Keys, parse_key
@@ -40,6 +40,12 @@ class Identity:
                 reason="NOT_GRANTED",
                 field="adapter",
             )
+
+    def hide_others(self, error: NotFoundError, adapter: str) -> NotFoundError:
+        """`error` without what it says of other names (what there is instead), unless all of them are granted."""
+        if error.reason != "NAME_NOT_FOUND" or "*" in self.grants.adapters:
+            return error
+        return NotFoundError(f"there is no {adapter!r} here: check the name", reason=error.reason)
 
 
 NOBODY = Identity("")

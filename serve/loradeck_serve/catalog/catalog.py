@@ -63,7 +63,7 @@ class Catalog:
         lookup = self._lookups.get(reference)
         if lookup is None:
             lookup = self._lookups[reference] = asyncio.create_task(self._look_up(reference))
-            lookup.add_done_callback(lambda _: self._lookups.pop(reference, None))
+            lookup.add_done_callback(lambda done: self._looked_up(reference, done))
         return await asyncio.shield(lookup)
 
     async def read(self, reference: Reference) -> Meaning:
@@ -141,6 +141,12 @@ class Catalog:
     def _pin(self, reference: Reference, meaning: Meaning) -> None:
         self._pins[reference] = meaning.digests
         self._pinned = frozenset().union(*self._pins.values())
+
+    def _looked_up(self, reference: Reference, done: asyncio.Task[Meaning]) -> None:
+        self._lookups.pop(reference, None)
+        if not done.cancelled():
+            # Whoever asked may have gone meanwhile: an error that nobody hears of is none.
+            done.exception()
 
     async def _look_up(self, reference: Reference) -> Meaning:
         meaning = await self.read(reference)

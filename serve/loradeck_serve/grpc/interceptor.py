@@ -191,6 +191,11 @@ class DoorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     def _domain_error(self, raised: Exception, call: Call) -> LoradeckError:
         if isinstance(raised, TimeoutError):
             return DeadlineError("the deadline has passed")
+        if isinstance(raised, DecodeError):
+            return InvalidError(
+                "the message is not of the type that this method takes: use the protos of this server's version",
+                reason="BAD_MESSAGE",
+            )
         if isinstance(raised, LoradeckError) and raised.kind is not Kind.INTERNAL:
             return raised
         self._recorder.broken(call, raised)
@@ -207,17 +212,11 @@ class DoorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
 
 
 async def _message(handler: Any, context: Any) -> Any:
-    """The request. Raises InvalidError (BAD_MESSAGE) for what is none."""
+    """The request. Raises InvalidError (BAD_MESSAGE) if there is none, DecodeError if it is something else."""
     content = await context.read()
     if content is grpc.aio.EOF:
         raise InvalidError("the call carries no message", reason="BAD_MESSAGE")
-    try:
-        return handler.request_deserializer(content)
-    except DecodeError:
-        raise InvalidError(
-            "the message is not of the type that this method takes: use the protos of this server's version",
-            reason="BAD_MESSAGE",
-        ) from None
+    return handler.request_deserializer(content)
 
 
 async def _abort(context: Any, status: Any, trailing: tuple[tuple[str, str | bytes], ...]) -> None:

@@ -196,10 +196,14 @@ class AdaptersHandler:
             raise InvalidError("`adapter` is empty: name an adapter", reason="EMPTY_FIELD", field="adapter")
         call.requested = reference
         try:
-            call.access.check_adapter(Reference.parse(reference).name)
-            meaning = await self._catalog.meaning(reference)
+            name = Reference.parse(reference).name
         except InvalidError as error:
             raise InvalidError(error.message, reason=error.reason, field="adapter") from None
+        call.access.check_adapter(name)
+        try:
+            meaning = await self._catalog.meaning(reference)
+        except NotFoundError as error:
+            raise call.access.hide_others(error, name) from None
         call.adapter = meaning.main.name
         call.facts.update(digest=meaning.main.digest, revision=meaning.main.number)
         return meaning

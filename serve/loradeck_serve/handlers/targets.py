@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from loradeck_registry.errors import InvalidError, LoradeckError, PreconditionError
+from loradeck_registry.errors import InvalidError, LoradeckError, NotFoundError, PreconditionError
 from loradeck_registry.reference import Reference
 from loradeck_registry.registry import Revision
 from loradeck_serve.catalog.catalog import Catalog
@@ -10,6 +10,7 @@ from loradeck_serve.config import BaseTasks
 from loradeck_serve.domain import Call
 from loradeck_serve.served_base import ServedBase
 from loradeck_tasks.defaults import default_task
+from loradeck_tasks.stored import stored_task
 from loradeck_tasks.task import Task, TaskKind
 
 _METHODS = {
@@ -66,7 +67,10 @@ class Targets:
             if self._base.task is not None and self._base.task.kind != kind:
                 raise self._wrong_task(self._base.name, self._base.task.kind, kind)
             return self._of_base(reference, kind, labels)
-        revision = await self._catalog.resolve(reference, call.identity)
+        try:
+            revision = await self._catalog.resolve(reference, call.identity)
+        except NotFoundError as error:
+            raise call.access.hide_others(error, parsed.name) from None
         call.adapter = revision.name
         self._base.check_compatible(revision)
         task = self.task(revision)
@@ -75,12 +79,12 @@ class Targets:
         return Target(revision.name, revision.number, revision.digest, reference, task, revision)
 
     def task(self, revision: Revision) -> Task:
-        """The task of an adapter revision, parsed once. Raises PreconditionError (NO_TASK)."""
+        """The task of an adapter revision, parsed once. Raises PreconditionError (NO_TASK, BAD_TASK)."""
         task = self._tasks.get(revision.digest)
         if task is None:
             if revision.manifest.task is None:
                 raise PreconditionError(f"{revision} carries no task and cannot be served", reason="NO_TASK")
-            task = Task.model_validate(revision.manifest.task)
+            task = stored_task(revision.manifest.task, str(revision))
             if len(self._tasks) >= 4096:
                 self._tasks.clear()
             self._tasks[revision.digest] = task

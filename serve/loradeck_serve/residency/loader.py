@@ -14,7 +14,7 @@ from loradeck_serve.engine.probe import ProbeResult, run_probe
 from loradeck_serve.engine_handle import EngineHandle
 from loradeck_serve.residency.hold import RegistryHold
 from loradeck_serve.served_base import ServedBase
-from loradeck_tasks.probe import Probe
+from loradeck_tasks.stored import stored_probe
 
 _log = logging.getLogger(__name__)
 
@@ -104,7 +104,7 @@ class AdapterLoader:
             going.add_done_callback(lambda _: self._going.pop(digest, None))
 
     async def _run_probe(self, revision: Revision, added_token_ids: tuple[int, ...]) -> ProbeResult:
-        probe = Probe.model_validate(revision.manifest.probe)
+        probe = stored_probe(revision.manifest.probe or {}, str(revision))
         try:
             return await run_probe(
                 self._engine.get(),

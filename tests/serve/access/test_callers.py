@@ -108,8 +108,11 @@ async def test_what_is_not_granted_is_refused_before_anything_is_looked_up(start
         refused[adapter] = failed.message.replace(adapter.partition("@")[0], "NAME")
     assert len(set(refused.values())) == 1, "an adapter that exists and one that does not are told apart"
     assert not [digest for digest in running.engine.loads if digest not in running.engine.loaded]
-    # Within the grant there is nothing to hide, and the base is a name like any other.
-    assert (await refusal(running, web, inference.ClassifyRequest(adapter="clf-x", text="x"))).code == "NOT_FOUND"
+    # Within the grant an absent name is absent; what there is instead is not said, it might not be granted.
+    absent = await refusal(running, web, inference.ClassifyRequest(adapter="clfshort", text="x"))
+    assert (absent.code, absent.reason) == ("NOT_FOUND", "NAME_NOT_FOUND")
+    assert absent.message == "there is no 'clfshort' here: check the name"
+    # The base is a name like any other.
     assert (await refusal(running, web, inference.ClassifyRequest(text="x", labels=["a", "b"]))).reason == "NOT_GRANTED"
     # Methods.
     for key, request, method in (

@@ -1,0 +1,1 @@
+"""Fuzzing: mutated requests to a live server, mutated objects to the registry's reader. Nothing may break or hang."""
