@@ -35,7 +35,8 @@ def time_chart(load: Mapping[str, Any]) -> str | None:
             latencies.plot(times, values, marker=".", color=colour, label=f"{name} {mark}")
     latencies.set(title="milliseconds", xlabel="seconds", ylim=(0, None))
     if latencies.lines:
-        latencies.legend(loc="upper left", fontsize=7.5)
+        latencies.set_ylim(0, latencies.get_ylim()[1] * 1.35)  # room for the legend
+        latencies.legend(loc="upper left", ncols=2, fontsize=7.5)
     if quality:
         for (task, metric), colour in zip(quality["headline"].items(), PALETTE, strict=False):
             values = [window.get(task, np.nan) for window in quality["over_time"]]
@@ -85,14 +86,14 @@ def sweep_chart(sweep: Mapping[str, Any]) -> str | None:
     panes[0].plot([0, max(offered)], [0, max(offered)], color=PALETTE[5], linestyle="--", linewidth=0.8)
     panes[0].plot(offered, [step["answered_per_second"] for step in steps], marker="o", markersize=4)
     panes[0].set(title="answered per second", xlabel="offered per second", xlim=(0, None), ylim=(0, None))
-    for key, mark, colour in (("latency_ms", "p50", 0), ("latency_ms", "p99", 1), ("ttft_ms", "p99", 3)):
+    for key, mark, place in (("latency_ms", "p50", 0), ("latency_ms", "p99", 1), ("ttft_ms", "p99", 3)):
         chosen = [step for step in steps if step[key]]
         if chosen:
             values = [step[key][mark] for step in chosen]
             bounds = [step[key].get("intervals", {}).get(mark, (v, v)) for step, v in zip(chosen, values, strict=True)]
             panes[1].errorbar(
                 [step["rate"] for step in chosen], values, yerr=_whiskers(values, bounds), marker="o", markersize=4,
-                capsize=2, color=PALETTE[colour],
+                capsize=2, color=PALETTE[place],
                 label=f"{'latency' if key == 'latency_ms' else 'first token'} {mark}",
             )  # fmt: skip
     panes[1].set(title="milliseconds", xlabel="offered per second", yscale="log")
