@@ -69,6 +69,7 @@ class Churn:
     golden: dict[Asked, str] = field(default_factory=dict)
     """Answers of the first revisions that were asked for after the load, in calm."""
     _heard: asyncio.Event = field(default_factory=asyncio.Event)
+    _watching: "asyncio.Task[None] | None" = None
 
     @classmethod
     def of(
@@ -92,7 +93,7 @@ class Churn:
 
     async def run(self, now: Callable[[], float]) -> None:
         """Go on until cancelled; `now` is the run's clock. What fails is noted, and the next operation follows."""
-        watching = asyncio.create_task(self._watch(now))
+        watching = self._watching = asyncio.create_task(self._watch(now))
         try:
             number = 0
             while True:
@@ -103,8 +104,7 @@ class Churn:
                 number += 1
         finally:
             watching.cancel()
-            with contextlib.suppress(asyncio.CancelledError, LoradeckError):
-                await watching
+            await asyncio.gather(watching, return_exceptions=True)
 
     async def restore(self) -> None:
         """Move every alias back to what it meant at first. Raises what moving raises."""
@@ -159,6 +159,8 @@ class Churn:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._heard.wait(), PATIENCE)
         if flip.acknowledged is None:
+            if self._watching is not None and self._watching.done():
+                await self._watching  # what it died of
             raise PreconditionError(f"the server did not follow the move within {PATIENCE:g} s")
 
     def _move_alias(self, alias: _Alias, target: Revision) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from loradeck_bench.asking import Asking
 from loradeck_bench.load.plan import LoadPlan
 from loradeck_bench.load.record import RequestRecord
-from loradeck_bench.load.run import Beside, Sent, alongside, send, warm_up
+from loradeck_bench.load.run import Beside, Sent, alongside, schedule_of, send, warm_up
 from loradeck_bench.load.vitals import Vitals
 from loradeck_bench.loop import run_fast
 from loradeck_registry.errors import InvalidError, LoradeckError, UnavailableError
@@ -186,11 +186,14 @@ async def _client(pipe: Connection, asking: Asking, plan: LoadPlan, number: int,
 
     async with asking.opened() as ask:
         await warm_up(ask, plan)
+        planned = schedule_of(plan, number, count)
         pipe.send("ready")
         begin = await told
         handing = asyncio.create_task(keep_handing_over())
         try:
-            sent = await send(ask, plan, waiting.append, begin=begin, part=number, parts=count)
+            sent = await send(
+                ask, plan, waiting.append, planned=planned, begin=begin, part=number, parts=count
+            )  # fmt: skip
         finally:
             handing.cancel()
         hand_over()

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -54,20 +54,28 @@ async def alongside(beside: Beside | None, begin: float) -> AsyncIterator[None]:
         await asyncio.gather(going, return_exceptions=True)
 
 
+def schedule_of(plan: LoadPlan, part: int = 0, parts: int = 1) -> list[RequestRecord]:
+    """Every `parts`-th request of an open loop from the `part`-th on; nothing of a closed one."""
+    return plan.scheduled()[part::parts] if plan.concurrency is None else []
+
+
 async def send(
     ask: Ask,
     plan: LoadPlan,
     on_record: Callable[[RequestRecord], None] = lambda record: None,
     *,
     beside: Beside | None = None,
+    planned: Sequence[RequestRecord] | None = None,
     begin: float | None = None,
     part: int = 0,
     parts: int = 1,
 ) -> Sent:
-    """Send `plan` without warm-up from this process, or every `parts`-th request of it from the `part`-th on.
+    """Send `plan` without warm-up from this process, or the `part`-th of `parts` equal parts of it.
 
-    The clock starts at `begin` on `time.monotonic` (now, if None). A cancelled run returns what it measured.
+    `planned` is that part of an open loop's schedule (`schedule_of`), where it was made before. The clock starts at
+    `begin` on `time.monotonic` (now, if None). A cancelled run returns what it measured.
     """
+    schedule = schedule_of(plan, part, parts) if planned is None else planned
     begin = time.monotonic() if begin is None else begin
     run = LoadRun(ask, on_record, started=begin)
     unfinished: str | None = None
@@ -75,11 +83,11 @@ async def send(
         try:
             if plan.concurrency is None:
                 limit = _share(plan.max_in_flight, part, parts)
-                await run.open_loop(plan.scheduled()[part::parts], max_in_flight=limit, begin=begin)
+                await run.open_loop(schedule, max_in_flight=limit, begin=begin)
             else:
-                planned = islice(plan.requests(run.now), part, None, parts)
+                requests = islice(plan.requests(run.now), part, None, parts)
                 concurrency = _share(plan.concurrency, part, parts) or 1
-                await run.closed_loop(planned, concurrency=concurrency, duration=plan.duration, begin=begin)
+                await run.closed_loop(requests, concurrency=concurrency, duration=plan.duration, begin=begin)
         except asyncio.CancelledError:
             unfinished = f"interrupted after {max(0.0, run.now()):.1f} of {plan.duration:g} s"
     if run.gone_after is not None:
