@@ -37,7 +37,7 @@ class Planned:
     after: tuple[str, ...] = ()
     inputs: Mapping[str, Any] = field(default_factory=dict)
     expected: float | None = None
-    """Seconds on two idle cores, as the study file states them."""
+    """Seconds, as the study file states them."""
     blocked: str | None = None
     """Why it cannot be done here, and how to change that."""
 

@@ -56,7 +56,7 @@ class Step(Strict):
     """What can be done, kept, and left out."""
 
     title: str = Field(default="", description="how people call it; unset: its name")
-    seconds: float | None = Field(default=None, gt=0, description="expected, on two cores that do nothing else")
+    seconds: float | None = Field(default=None, gt=0, description="expected, on two cores")
 
 
 class Run(Step):
