@@ -87,7 +87,7 @@ def left(study: Path, work: Path) -> list[str]:
     return [step["step"] for step in json.loads(said)["steps"] if step["state"] == "left"]
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_killed_study_loses_its_current_run_alone_and_is_finished_by_the_next_call(tmp_path: Path) -> None:
     study, work = tmp_path / "tiny.yaml", tmp_path / "work"
     study.write_text(yaml.safe_dump(STUDY))
@@ -104,7 +104,7 @@ def test_killed_study_loses_its_current_run_alone_and_is_finished_by_the_next_ca
     assert left(study, work) == ["runs/lora", "evaluations/lora"]
 
     with running(study, work, tmp_path / "again.log") as process:
-        assert process.wait(500) == 0, (tmp_path / "again.log").read_text()[-3000:]
+        assert process.wait(900) == 0, (tmp_path / "again.log").read_text()[-3000:]
     assert [path.stat().st_mtime_ns for path in bases.glob("*.json")] == kept, "the base was not added again"
     report = json.loads((place / "report.json").read_text())
     assert {step["state"] for step in report["steps"]} == {"done"}
