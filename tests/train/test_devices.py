@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 from click.testing import CliRunner
+from rich.console import Console
 from safetensors.torch import load_file
 
 from loradeck_cli.main import loradeck
@@ -23,6 +24,7 @@ from loradeck_registry.errors import PreconditionError
 from loradeck_train.loop.sealing import complete_checkpoints
 from loradeck_train.loop.world import join
 from loradeck_train.recipe.settings import Recipe
+from loradeck_train.run import run
 from tests.train.devices_child import take_part
 
 Build = Callable[..., Recipe]
@@ -177,6 +179,10 @@ def test_killed_or_stopped_they_go_on_exactly(sharding: str, processes: Any, rec
     assert {path.name for path in kept.glob("rng_state*")} == {"rng_state_0.pth", "rng_state_1.pth"}
     last = [json.loads(line) for line in (tmp_path / "cut" / "history.jsonl").read_text().splitlines()][-1]
     assert kept.name == f"checkpoint-{last['step']}"
+    # One process alone sees other rows: its losses would be others.
+    with pytest.raises(PreconditionError, match="another launch") as caught:
+        run(recipe, None, tmp_path / "cut", resume=True, console=Console(quiet=True))
+    assert caught.value.reason == "RESUME_MISMATCH"
     resumed = Launch(processes, recipe, tmp_path / "cut", 2, sharding, resume=True).figures()
     assert len(resumed["losses"]) == 16
     assert resumed == whole

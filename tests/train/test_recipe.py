@@ -38,6 +38,10 @@ def test_shipped_recipe_parses(path: Path) -> None:
         ("lora.rank=0", "lora.rank", ["lora.rank", "greater than or equal to 1"]),
         ("optimisation.max_steps=5", "optimisation", ["`epochs`", "`max_steps`"]),
         ("method=full", "recipe", ["`lora`", "full"]),
+        ("task.template=hello", "task", ["`template`", "no {field}"]),
+        ("task.template='{text'", "task", ["`template`", "brace"]),
+        ("task.labels=[a, a]", "task", ["`labels`", "all different"]),
+        ("task.labels=[a]", "task", ["`labels`", "two or more"]),
     ],
 )
 def test_bad_key_is_named(setting: str, field: str, words: list[str]) -> None:

@@ -9,6 +9,7 @@ from loradeck_registry.errors import PreconditionError
 from loradeck_train.loop.fed_trainer import CHECKPOINTS
 from loradeck_train.loop.sealing import complete_checkpoints
 from loradeck_train.loop.validation import BEST
+from loradeck_train.loop.world import World
 from loradeck_train.prepare import Prepared
 
 RUN = "run.json"
@@ -18,7 +19,7 @@ def open_output(output: Path, prepared: Prepared, resume: bool) -> Path | None:
     """Make the output folder ready and return the checkpoint to continue from, if any.
 
     Raises PreconditionError: not writable (NOT_WRITABLE), checkpoints that would be lost (CHECKPOINTS_EXIST), or with
-    `resume` checkpoints of another recipe, base or data (RESUME_MISMATCH).
+    `resume` checkpoints of another recipe, base, data or launch (RESUME_MISMATCH).
     """
     try:
         output.mkdir(parents=True, exist_ok=True)
@@ -40,7 +41,7 @@ def open_output(output: Path, prepared: Prepared, resume: bool) -> Path | None:
         )
     if newest is not None:
         kept = json.loads((output / RUN).read_text()) if (output / RUN).is_file() else {}
-        differing = [key for key, value in identity.items() if kept.get(key) != value]
+        differing = [key for key in dict.fromkeys([*identity, *kept]) if kept.get(key) != identity.get(key)]
         if differing:
             raise PreconditionError(
                 f"the checkpoints in {output} are of another {' and '.join(differing)}: choose another --output, or go "
@@ -69,8 +70,12 @@ def remove_checkpoints(output: Path) -> None:
 def _identity(prepared: Prepared) -> dict[str, str]:
     # How often to save and where to publish do not change what is computed.
     recipe = prepared.recipe.model_dump_json(exclude={"checkpoints", "publish", "base", "data"})
+    world = World.here()
+    # Who sees which rows, and what a checkpoint's files hold, depends on the number of processes and on sharding.
+    launch = {"launch": f"{world.size} processes, {world.sharding or 'whole models'}"} if world.size > 1 else {}
     return {
         "recipe": hashlib.sha256(recipe.encode()).hexdigest(),
         "base": prepared.base.identity.digest,
         "data": prepared.data.digest,
+        **launch,
     }

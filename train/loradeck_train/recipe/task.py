@@ -1,5 +1,6 @@
 """The task in a recipe."""
 
+from string import Formatter
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
@@ -40,4 +41,18 @@ class TaskSettings(Strict):
     def _labels_belong_to_classification(self) -> Self:
         if self.kind != "classification" and self.labels != "from_data":
             raise ValueError(f"`labels` belong to kind classification, not {self.kind}")
+        if self.labels != "from_data" and len(set(self.labels)) < max(2, len(self.labels)):
+            raise ValueError(f"`labels` are to be two or more, all different: {', '.join(self.labels) or 'none'}")
+        return self
+
+    @model_validator(mode="after")
+    def _template_asks_about_the_row(self) -> Self:
+        if self.template is None:
+            return self
+        try:
+            fields = [name for _, name, _, _ in Formatter().parse(self.template) if name is not None]
+        except ValueError as error:
+            raise ValueError(f"`template` is no template ({error}); write a brace as {{{{ or }}}}") from error
+        if not fields:
+            raise ValueError("`template` names no {field} of the rows, so that every prompt would be the same")
         return self
