@@ -66,7 +66,8 @@ def test_load_under_churn_gives_no_wrong_reply(server: Served, tmp_path: Path) -
     assert len(lines) == found["requests"] == found["ok"]
     for line in lines:
         assert line["intended"] <= line["sent"] <= line["first"] <= line["last"] <= line["end"]
-        assert sum(tokens for _, tokens in line["chunks"]) == line["output_tokens"] > 0
+        # Tokens without text of their own, half characters at the end, come in no chunk.
+        assert 0 < sum(tokens for _, tokens in line["chunks"]) <= line["output_tokens"]
         assert line["digest"].startswith("sha256:")
     assert found["itl_ms"]["count"] > len(lines)
     assert set(found["quality"]["per_revision"]) == {f"long@{number}" for number in found["revisions"]}
