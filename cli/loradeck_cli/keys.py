@@ -19,19 +19,14 @@ if TYPE_CHECKING:
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
-class Duration(click.ParamType):
+def _duration(ctx: click.Context, param: click.Parameter, value: str | None) -> timedelta | None:
     """`30d`, `12h`, `15m`, `90s`, or `0`."""
-
-    name = "duration"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
-        """See click.ParamType."""
-        if isinstance(value, timedelta):
-            return value
-        match = re.fullmatch(r"(\d{1,6})([smhd])|0", str(value))
-        if match is None:
-            self.fail(f"{value!r} is no duration: 30d, 12h, 15m, 90s or 0", param, ctx)
-        return timedelta(seconds=int(match[1]) * _UNITS[match[2]] if match[1] else 0)
+    if value is None:
+        return None
+    match = re.fullmatch(r"(\d{1,6})([smhd])|0", value)
+    if match is None:
+        raise click.BadParameter(f"{value!r} is no duration: 30d, 12h, 15m, 90s or 0", ctx, param)
+    return timedelta(seconds=int(match[1]) * _UNITS[match[2]] if match[1] else 0)
 
 
 _file = click.option(
@@ -62,7 +57,9 @@ def command() -> None:
 
 @command.command()
 @click.argument("caller")
-@click.option("--expires", type=Duration(), metavar="TIME", help="How long it is good (90d) [default: until revoked].")
+@click.option(
+    "--expires", callback=_duration, metavar="TIME", help="How long it is good (90d) [default: until revoked]."
+)
 @_out
 @_file
 @_json
@@ -107,7 +104,12 @@ def revoke(identifier: str, path: Path, json_path: str | None) -> None:
 @command.command()
 @click.argument("identifier", metavar="ID")
 @click.option(
-    "--overlap", type=Duration(), default="24h", show_default=True, metavar="TIME", help="How long the old one is good."
+    "--overlap",
+    callback=_duration,
+    default="24h",
+    show_default=True,
+    metavar="TIME",
+    help="How long the old one is good.",
 )
 @_out
 @_file

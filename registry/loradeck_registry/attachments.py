@@ -132,7 +132,8 @@ def _numbers(content: Mapping[str, Any], prefix: str) -> Iterable[tuple[str, flo
 
 
 def _log(store: Store, digest: str, kind: str) -> NumberedLog:
-    model = {"tag": TagRecord, "evaluation": EvaluationRecord}.get(kind, AttachmentRecord)
+    models: dict[str, type[AttachmentRecord]] = {"tag": TagRecord, "evaluation": EvaluationRecord}
+    model = models.get(kind, AttachmentRecord)
     return NumberedLog(store, layout.attachments(digest, kind), model)
 
 

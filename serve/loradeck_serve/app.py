@@ -210,6 +210,7 @@ class Server:
         stopping = asyncio.create_task(self._stop.wait(), name="stop")
         background: list[asyncio.Task[None]] = []
         try:
+            self._warn_of_open_doors()
             await self._inference.start()
             await self._admin.start()
             if not await self._unless(stopping, self._begin()):
@@ -236,6 +237,19 @@ class Server:
         finally:
             await self._shut_down(background)
             stopping.cancel()
+
+    def _warn_of_open_doors(self) -> None:
+        config, where = self._config, self.addresses
+        for name, address in (("inference", where.inference), ("admin", where.admin), ("metrics", where.metrics)):
+            if address.is_loopback:
+                continue
+            facts = {"door": name, "address": str(address)}
+            if name in config.plaintext_doors:
+                _log.warning(
+                    "a door beyond this machine speaks plaintext: the network must keep others out", extra=facts
+                )
+            if name != "metrics" and not self._guard.asks:
+                _log.warning("a door beyond this machine asks nobody who he is: everybody may do all", extra=facts)
 
     async def _unless(self, stopping: asyncio.Task[bool], work: Awaitable[None]) -> bool:
         """Run `work`, but give it up when a stop is asked for. Returns whether it was done."""

@@ -94,7 +94,7 @@ class Attempts:
         if kind < 0.05:
             return message.SerializeToString()
         if kind < 0.45:
-            set_field(message, chance.choice(message.DESCRIPTOR.fields), chance)
+            set_field(message, chance.choice(list(message.DESCRIPTOR.fields)), chance)
             return message.SerializeToString()
         if kind < 0.65:
             fill(message, chance)

@@ -162,7 +162,7 @@ def _reads(folder: Path, cache: Path, chance: random.Random) -> Iterator[tuple[s
             revision = registry.resolve(reference)
             registry.record(revision)
             for kind in ("evaluation", "note", "signature"):
-                registry.attachments(revision, kind)  # type: ignore[arg-type]
+                registry.attachments(revision, kind)
             registry.tags(revision)
             registry.metrics(revision)
             if revision.manifest.task is not None:

@@ -120,7 +120,7 @@ async def _call(channel: Any, attempt: Attempt) -> tuple[str, str]:
         else:
             read = 0
             while attempt.reads is None or read < attempt.reads:
-                if await call.read() is grpc.aio.EOF:
+                if await call.read() is grpc.aio.EOF:  # type: ignore[attr-defined]
                     break
                 read += 1
             else:
@@ -129,9 +129,8 @@ async def _call(channel: Any, attempt: Attempt) -> tuple[str, str]:
         status = await call.code()
         return status.name, str(await call.details())
     except grpc.aio.AioRpcError as error:
-        details = b"".join(
-            value if isinstance(value, bytes) else value.encode() for _, value in error.trailing_metadata() or ()
-        )
+        trailing: Any = error.trailing_metadata() or ()
+        details = b"".join(value if isinstance(value, bytes) else value.encode() for _, value in trailing)
         return error.code().name, f"{error.details()} {details.decode(errors='replace')}"
     except asyncio.CancelledError:
         task = asyncio.current_task()

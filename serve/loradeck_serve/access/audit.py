@@ -40,8 +40,9 @@ class AuditLog:
             self._handler.acquire()
             try:
                 self._handler.reopenIfNeeded()
-                self._handler.stream.write(line + "\n")
-                self._handler.stream.flush()
+                if (file := self._handler.stream) is not None:
+                    file.write(line + "\n")
+                    file.flush()
             finally:
                 self._handler.release()
         except (OSError, ValueError) as error:

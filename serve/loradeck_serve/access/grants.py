@@ -2,8 +2,8 @@
 
 from fnmatch import fnmatchcase
 from functools import cached_property, lru_cache
+from typing import Any
 
-from google.protobuf.descriptor import ServiceDescriptor
 from pydantic import Field, field_validator
 
 from loradeck.adapters.v1 import ListAdaptersRequest
@@ -14,7 +14,7 @@ _READING = ("List", "Get", "Watch")
 _ODD = "adapter patterns hold small letters, digits, `.`, `_`, `-` and the wildcards `*`, `?`, `[...]`"
 
 
-def _methods(service: ServiceDescriptor) -> frozenset[str]:
+def _methods(service: Any) -> frozenset[str]:
     return frozenset(method.name for method in service.methods)
 
 

@@ -214,7 +214,7 @@ class DoorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
 async def _message(handler: Any, context: Any) -> Any:
     """The request. Raises InvalidError (BAD_MESSAGE) if there is none, DecodeError if it is something else."""
     content = await context.read()
-    if content is grpc.aio.EOF:
+    if content is grpc.aio.EOF:  # type: ignore[attr-defined]
         raise InvalidError("the call carries no message", reason="BAD_MESSAGE")
     return handler.request_deserializer(content)
 

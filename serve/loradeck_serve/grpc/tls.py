@@ -4,6 +4,7 @@ import ssl
 import threading
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import grpc
 from cryptography import x509
@@ -46,7 +47,9 @@ class Certificates:
                 given = self._configuration
                 return given
 
-        return grpc.dynamic_ssl_server_credentials(given, newest, self._files.client_ca is not None)
+        # None is no change; the stubs do not know.
+        fetcher: Any = newest
+        return grpc.dynamic_ssl_server_credentials(given, fetcher, self._files.client_ca is not None)
 
     @property
     def ends(self) -> datetime:

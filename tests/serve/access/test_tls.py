@@ -16,6 +16,7 @@ from loradeck_registry.errors import InvalidError, NotFoundError, PreconditionEr
 from loradeck_serve.config import Tls
 from loradeck_serve.grpc.tls import Certificates
 from tests.serve.access.certificates import Authority
+from tests.serve.access.people import People
 from tests.serve.conftest import Start
 
 ONCE = RetryPolicy(attempts=1)
@@ -104,6 +105,19 @@ async def test_a_metrics_connection_that_says_nothing_stops_no_other(start: Star
         writer.close()
     # The other doors speak plaintext.
     assert await classify(running.server.addresses.inference, Access())
+
+
+async def test_doors_in_plaintext_beyond_this_machine_are_a_warning(
+    start: Start, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    await start(inference="0.0.0.0:0", metrics="0.0.0.0:0", insecure=True)
+    warned = {(vars(r)["door"], "plaintext" in r.message) for r in caplog.records if "beyond this machine" in r.message}
+    assert warned == {("inference", True), ("inference", False), ("metrics", True)}
+    caplog.clear()
+    certificate, key = Authority(tmp_path).server()
+    people = People(tmp_path)
+    await start(inference="0.0.0.0:0", tls={"certificate": certificate, "key": key}, access=people.settings)
+    assert not [r for r in caplog.records if "beyond this machine" in r.message]
 
 
 def test_unusable_certificates_are_one_line(tmp_path: Path) -> None:
