@@ -142,8 +142,7 @@ class Plan:
     def _run(self, name: str, run: Run) -> Planned:
         parent = self._base_id(run.base)
         used = [run.data] if run.data else []
-        used += [named.partition(".")[0] for named in placeholders(run.set) if "." in named]
-        blocked = self._missing_data([name for name in used if name in self.sources]) or _missing_packages(run)
+        blocked = self._missing_data([*used, *self._named_data(run.set)]) or _missing_packages(run)
         inputs: dict[str, Any] = {"loradeck": version("loradeck"), "base": self.steps[parent].digest}
         try:
             inputs["recipe"] = dict(self._resolve(self.recipe(run), self.settings(run)))
@@ -163,9 +162,11 @@ class Plan:
     def _evaluation(self, name: str, one: Evaluation) -> Planned:
         own: dict[str, Any] = one.model_dump(exclude={"title", "seconds"})
         after: list[str] = []
-        blocked: str | None = None
+        blocked = self._missing_data(self._named_data(own))
+        if blocked is None:
+            own = fill(own, self.names() | {"registry": "registry"})
         if isinstance(one, Served | Loss):
-            blocked = self._missing_data([one.data])
+            blocked = blocked or self._missing_data([one.data])
             source = self.sources[one.data]
             own["data"] = source.model_dump(exclude={"note", "set", "train"}) if source else None
             base = self.study.servers[one.server].base if isinstance(one, Served) else one.base
@@ -179,7 +180,7 @@ class Plan:
         elif isinstance(one, Judged):
             after.append(f"evaluations/{one.of}")
             if self.judge is None:
-                blocked = "no judge was given: --judge URL --judge-model NAME"
+                blocked = blocked or "no judge was given: --judge URL --judge-model NAME"
             else:
                 own["judge"] = [self.judge.endpoint, self.judge.model]
         elif isinstance(one, Compared):
@@ -187,10 +188,6 @@ class Plan:
         else:
             assert isinstance(one, Command)
             after += [f"runs/{other}" for other in one.after]
-            try:
-                own["command"] = fill(one.command, self.names() | {"registry": "registry"})
-            except InvalidError as error:
-                blocked = self._missing_data(self.study.data) or error.message
         inputs = {
             "loradeck": version("loradeck"), "evaluation": own, "of": [self.steps[step].digest for step in after]
         }  # fmt: skip
@@ -199,7 +196,11 @@ class Plan:
             one.seconds, blocked,
         )  # fmt: skip
 
-    def _missing_data(self, names: Sequence[str] | Mapping[str, Any]) -> str | None:
+    def _named_data(self, settings: Any) -> list[str]:
+        """The data sets that placeholders in settings name."""
+        return [name for named in placeholders(settings) if (name := named.partition(".")[0]) in self.sources]
+
+    def _missing_data(self, names: Sequence[str]) -> str | None:
         for name in names:
             if self.sources[name] is None:
                 data = self.study.data[name]
