@@ -19,6 +19,8 @@ from loradeck_train.model.loss import logprobs_at_end
 from loradeck_train.model.matrices import is_tied, matrices
 from loradeck_train.plan.parameters import count_parameters
 from loradeck_train.prepare import prepare
+from loradeck_train.publish.changes import Changes
+from loradeck_train.publish.export import write_adapter
 from loradeck_train.publish.merging import merge_into
 from loradeck_train.publish.proof import allowed_ids, load_adapter
 from loradeck_train.recipe.settings import Recipe
@@ -134,6 +136,17 @@ def test_merging_leaves_a_side_alone_that_has_no_pair(tied_base: Path, tmp_path:
         wanted, found = (logprobs_at_end(model, prompt, allowed)[0] for model in (expected, merged))
         torch.testing.assert_close(found, wanted, atol=1e-3, rtol=0)
         assert not is_tied(merged)
+
+
+def test_merging_keeps_a_matrix_tied_that_changes_alike_on_both_sides(tied_base: Path, tmp_path: Path) -> None:
+    shapes = read_shapes(tied_base)
+    pair = torch.randn(4, shapes.hidden) * 0.1, torch.randn(shapes.rows, 4) * 0.1
+    write_adapter(Changes(embedding=pair), None, tmp_path / "adapter", "float32", shapes)
+    check_adapter(tmp_path / "adapter", None, shapes)
+    merged = merge_into(tied_base, read_changes(tmp_path / "adapter", shapes), None, "float32")
+    assert is_tied(merged)
+    before = load_causal(tied_base, torch.float32)
+    torch.testing.assert_close(matrices(merged)[0], matrices(before)[0] + pair[1] @ pair[0])
 
 
 def test_lora_plus_has_two_learning_rates(recipe_of: Build, tmp_path: Path) -> None:
