@@ -48,6 +48,15 @@ def test_door_that_does_not_serve_is_an_error_that_says_why(door: Door) -> None:
     assert "starting" in result.exception.message
 
 
+@pytest.mark.parametrize(("startup", "why"), [("NOT_SERVING", "taken none yet"), ("SERVING", "did before")])
+def test_loading_is_told_from_broken(door: Door, startup: str, why: str) -> None:
+    door.health.set("", STATES.NOT_SERVING)
+    door.health.set("startup", STATES.ServingStatus.Value(startup))
+    result = CliRunner().invoke(command, ["--server", door.address])
+    assert isinstance(result.exception, UnavailableError)
+    assert why in result.exception.message
+
+
 def test_one_service_can_serve_while_the_door_does_not(door: Door) -> None:
     door.health.set("", STATES.NOT_SERVING)
     door.health.set("liveness", STATES.SERVING)
