@@ -9,7 +9,9 @@ Its memory is its own, and it runs as `loradeck serve` does, with uvloop. To fuz
 import asyncio
 import os
 import sys
+from collections import deque
 from pathlib import Path
+from typing import Any
 
 from loradeck_serve.app import Server
 from loradeck_serve.config import ServerConfig
@@ -20,6 +22,15 @@ from tests.serve.deck import Deck, fill, make_deck
 from tests.serve.fake_engine import FakeEngine
 
 ADAPTERS = ("classification=clf", "short_qa=short", "long_qa=long", "generate=free")
+
+
+class ForgetfulEngine(FakeEngine):
+    """Keeps only the last of what it was asked: memory that grows is to be the server's."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        for notes in ("loads", "unloads", "aborted", "settings", "prompts", "priorities"):
+            setattr(self, notes, deque(maxlen=100))
 
 
 def main(folder: Path) -> None:
@@ -39,7 +50,7 @@ def main(folder: Path) -> None:
     violations: list[FakeEngine] = []
 
     async def start() -> FakeEngine:
-        violations.append(FakeEngine(slots=config.slots, host_adapters=config.host_adapters))
+        violations.append(ForgetfulEngine(slots=config.slots, host_adapters=config.host_adapters))
         return violations[-1]
 
     async def run() -> None:
