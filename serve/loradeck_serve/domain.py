@@ -1,5 +1,6 @@
 """What handlers take and give: requests and replies without any transport."""
 
+import math
 import time
 import uuid
 from collections.abc import Mapping
@@ -49,6 +50,8 @@ class Call:
     peer: str = ""
     """The host that the call comes from."""
     arrival: float = field(default_factory=time.monotonic)
+    deadline: float = math.inf
+    """When the caller gives up, as `time.monotonic` counts."""
     requested: str = ""
     """The reference as sent; empty for the base."""
     adapter: str | None = None

@@ -1,6 +1,7 @@
 """The admission queue: bounds, slots, quantum, fairness, and that nothing is lost when callers go away."""
 
 import asyncio
+import math
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -41,10 +42,12 @@ class Bench:
         self.release: dict[str, asyncio.Event] = {}
         self.tasks: dict[str, asyncio.Task[None]] = {}
 
-    async def add(self, identifier: str, name: str, tokens: int = 10, caller: str = "") -> None:
+    async def add(
+        self, identifier: str, name: str, tokens: int = 10, caller: str = "", deadline: float = math.inf
+    ) -> None:
         """A request of adapter `name`; it enters, and runs when its turn comes."""
         self.release[identifier] = asyncio.Event()
-        self.tasks[identifier] = asyncio.create_task(self._run(identifier, name, tokens, caller))
+        self.tasks[identifier] = asyncio.create_task(self._run(identifier, name, tokens, caller, deadline))
         await settle()
 
     async def end(self, *identifiers: str) -> None:
@@ -53,8 +56,8 @@ class Bench:
             self.release[identifier].set()
         await settle()
 
-    async def _run(self, identifier: str, name: str, tokens: int, caller: str) -> None:
-        async with self.queue.enter(name, caller) as place:
+    async def _run(self, identifier: str, name: str, tokens: int, caller: str, deadline: float) -> None:
+        async with self.queue.enter(name, caller, deadline) as place:
             await place.dispatch(f"digest of {name}" if name else BASE, tokens)
             self.order.append(identifier)
             self.running.append(identifier)
@@ -204,6 +207,29 @@ async def test_a_rate_holds_back_and_lets_go_by_itself(limit: str) -> None:
         b.clock.now = 1.0
         await asyncio.sleep(1.1)
         assert b.running == ["a1", "b1", "a2"], "nobody came or went: a timer must have let it go"
+
+
+@pytest.mark.parametrize("limit", ["rate_per_adapter", "rate_per_caller"])
+async def test_a_request_whose_turn_would_come_too_late_is_refused_at_once(limit: str) -> None:
+    async with bench(**{limit: 2}) as b:
+        for number in range(4):
+            await b.add(f"a{number}", "a", caller="x", deadline=1.2)
+        assert b.running == ["a0", "a1"], "two at once, and two wait for half a second and for one"
+        await b.add("late", "a", caller="x", deadline=1.2)
+        with pytest.raises(ExhaustedError, match="2 requests per second") as refused:
+            await b.tasks["late"]
+        assert refused.value.reason == "RATE_LIMITED"
+        assert refused.value.retry_after == pytest.approx(1.5)
+        await b.add("patient", "a", caller="x", deadline=5.0)
+        assert b.queue.waiting == 3
+        b.clock.now = 0.4
+        await b.end("a0", "a1")
+        b.clock.now = 0.5
+        await b.add("slow", "a", caller="x", deadline=2.2)
+        with pytest.raises(ExhaustedError):
+            await b.tasks["slow"]
+        assert b.queue.waiting + len(b.running) == 3, "requests take 0.4 s: what would come at 2.0 is too late for 2.2"
+        b.clock.now = 9.0
 
 
 async def test_swaps_are_bounded_and_returns_are_not_swaps() -> None:

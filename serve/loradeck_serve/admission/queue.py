@@ -21,19 +21,24 @@ BASE = ""
 class Place:
     """One request's place, from entering the queue to leaving the engine."""
 
-    def __init__(self, queue: "AdmissionQueue", name: str, caller: str) -> None:
+    def __init__(self, queue: "AdmissionQueue", name: str, caller: str, deadline: float) -> None:
         self._queue = queue
         self.name = name
         self.caller = caller
+        self.deadline = deadline
         self.key = BASE
         self.prompt_tokens = 0
         self.queue_seconds = 0.0
         self.priority = 0
         self.running = False
+        self.since = 0.0
         self.turn: asyncio.Future[None] | None = None
 
     async def dispatch(self, key: str, prompt_tokens: int) -> None:
-        """Wait for the turn. `key` is the adapter's digest, or BASE. Sets `queue_seconds` and `priority`."""
+        """Wait for the turn. `key` is the adapter's digest, or BASE. Sets `queue_seconds` and `priority`.
+
+        Raises ExhaustedError (RATE_LIMITED) at once if the turn would come too late for an answer in time.
+        """
         self.key = key
         self.prompt_tokens = prompt_tokens
         begin = time.monotonic()
@@ -52,7 +57,8 @@ class AdmissionQueue:
     virtual time among those that may run: total and per-adapter concurrency bounds hold, and at most `slots` distinct
     adapters run at a time. An adapter that has held a slot longer than the quantum gets no further turns while
     another one waits for a slot, so its running requests end and the slot passes on. Base requests need no slot.
-    Rates, and the bounds of callers, hold requests back without holding up those behind them.
+    Rates, and the bounds of callers, hold requests back without holding up those behind them. A request whose turn
+    would come too late for its deadline is refused instead: a flood would leave only requests that end unanswered.
     """
 
     def __init__(
@@ -71,6 +77,10 @@ class AdmissionQueue:
         self._since: dict[str, float] = {}
         """When each running adapter took its slot."""
         self._waiting: dict[str, deque[Place]] = {}
+        self._waiting_by_name: Counter[str] = Counter()
+        self._waiting_by_caller: Counter[str] = Counter()
+        self._seconds: dict[str, float] = {}
+        """Smoothed seconds that a request of a name is in the engine."""
         self._emptied = asyncio.Event()
         self._running_by_caller: Counter[str] = Counter()
         self._adapter_rates = Rates(limits.now.rate_per_adapter)
@@ -118,16 +128,17 @@ class AdmissionQueue:
             await self._emptied.wait()
 
     @asynccontextmanager
-    async def enter(self, name: str, caller: str = "") -> AsyncIterator[Place]:
+    async def enter(self, name: str, caller: str = "", deadline: float = math.inf) -> AsyncIterator[Place]:
         """Take a place for a request of adapter `name` (empty: the base). Raises ExhaustedError when full.
 
-        `caller` is who asks, if that is known: an empty one has no bounds of its own.
+        `caller` is who asks, if that is known: an empty one has no bounds of its own. `deadline` is a moment of the
+        clock.
         """
         if self.waiting >= self._limits.now.queue:
             raise self._full("the server's queue is full", self.waiting)
         if self.waiting_of(name) >= self._limits.now.queue_per_adapter:
             raise self._full(f"the queue of {name or 'the base'} is full", self.waiting_of(name))
-        place = Place(self, name, caller)
+        place = Place(self, name, caller, deadline)
         if not self._inside[name]:
             self.fairness.arrive(name, [n for n, count in self._inside.items() if count])
         self._inside[name] += 1
@@ -144,8 +155,11 @@ class AdmissionQueue:
 
     async def wait_turn(self, place: Place) -> None:
         """Used by Place."""
+        self._check_in_time(place)
         place.turn = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(place.key, deque()).append(place)
+        self._waiting_by_name[place.name] += 1
+        self._waiting_by_caller[place.caller] += 1
         self._pump()
         await place.turn
 
@@ -161,11 +175,10 @@ class AdmissionQueue:
             if self._last_left is not None:
                 self._interval += 0.1 * (min(now - self._last_left, 5.0) - self._interval)
             self._last_left = now
+            usual = self._seconds.setdefault(place.name, now - place.since)
+            self._seconds[place.name] = usual + 0.1 * (now - place.since - usual)
         elif place.turn is not None:
-            queue = self._waiting[place.key]
-            queue.remove(place)
-            if not queue:
-                del self._waiting[place.key]
+            self._take_out(place)
         if not self._inside[place.name]:
             self.fairness.leave(place.name)
             if self.empty:
@@ -179,17 +192,40 @@ class AdmissionQueue:
         if not counter[key]:
             del counter[key]
 
+    def _take_out(self, place: Place) -> None:
+        queue = self._waiting[place.key]
+        queue.remove(place)
+        if not queue:
+            del self._waiting[place.key]
+        self._decrease(self._waiting_by_name, place.name)
+        self._decrease(self._waiting_by_caller, place.caller)
+
+    def _check_in_time(self, place: Place) -> None:
+        """Raise ExhaustedError if the rates alone make the turn come so late that no answer can be in time."""
+        now = self._clock()
+        wait = self._adapter_rates.wait(place.name, now, 1.0 + self._waiting_by_name[place.name])
+        who, most = place.name or "the base", self._limits.now.rate_per_adapter
+        if place.caller:
+            alone = self._caller_rates.wait(place.caller, now, 1.0 + self._waiting_by_caller[place.caller])
+            if alone > wait:
+                wait, who, most = alone, place.caller, self._limits.now.rate_per_caller
+        if wait and now + wait + 2 * self._seconds.get(place.name, 0.0) > place.deadline:
+            raise ExhaustedError(
+                f"{who} is over its {most:g} requests per second, and the turn would come too late for the deadline: "
+                f"retry in {wait:.1f} s",
+                reason="RATE_LIMITED",
+                retry_after=wait,
+            )
+
     def _pump(self) -> None:
         while self._running.total() < self._limits.now.concurrent and (place := self._next()) is not None:
-            queue = self._waiting[place.key]
-            queue.remove(place)
-            if not queue:
-                del self._waiting[place.key]
+            self._take_out(place)
             self._start(place)
 
     def _start(self, place: Place) -> None:
         now = self._clock()
         place.running = True
+        place.since = now
         place.priority = int(self.fairness.of(place.name))
         self.fairness.prompt(place.name, place.prompt_tokens)
         self._adapter_rates.take(place.name, now)

@@ -51,11 +51,13 @@ class Rates:
             for bucket in self._buckets.values():
                 bucket.set(per_second, max(per_second, 1.0))
 
-    def wait(self, key: str, now: float) -> float:
-        """Seconds until `key` may go on; 0 if it may now."""
-        if not self._rate or (bucket := self._buckets.get(key)) is None:
+    def wait(self, key: str, now: float, amount: float = 1.0) -> float:
+        """Seconds until `key` may go on `amount` times; 0 if it may now."""
+        if not self._rate:
             return 0.0
-        return bucket.wait(now)
+        if (bucket := self._buckets.get(key)) is None:
+            bucket = Bucket(self._rate, max(self._rate, 1.0))
+        return bucket.wait(now, amount)
 
     def take(self, key: str, now: float) -> None:
         """`key` goes on now."""

@@ -130,7 +130,9 @@ class DoorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
                 # Behind the reply, not before it: a message of its own for it would cost as much as the first token's.
                 context.set_trailing_metadata(((REQUEST_ID, call.request_id),))
                 async with AsyncExitStack() as stack:
-                    await stack.enter_async_context(asyncio.timeout(self._seconds(path, call.method, context)))
+                    if (seconds := self._seconds(path, call.method, context)) is not None:
+                        call.deadline = call.arrival + seconds
+                        await stack.enter_async_context(asyncio.timeout(seconds))
                     await self._let_in(path, call, metadata, context, cut, stack)
                     reply = await answer(requests, context, cut)
             except asyncio.CancelledError:

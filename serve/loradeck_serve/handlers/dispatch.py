@@ -119,7 +119,7 @@ class Dispatcher:
     async def _turn(self, call: Call, target: Target, passage: Passage) -> AsyncIterator[Admitted]:
         name = target.name if target.adapter is not None else BASE
         prompt_tokens = passage.prompt_tokens
-        async with self._queue.enter(name, call.caller) as place:
+        async with self._queue.enter(name, call.caller, call.deadline) as place:
             if target.adapter is None:
                 await place.dispatch(BASE, prompt_tokens)
                 yield self._admitted(call, target, place, None, passage)
