@@ -94,9 +94,16 @@ class Catalog:
         )
 
     def follow(self, reference: Reference, meaning: Meaning) -> Pointer:
-        """Follow a movable reference from now on."""
+        """Follow a movable reference from now on.
+
+        A bare name and the alias behind it are two references: the second to come takes what the first means here, so
+        that they cannot answer differently while a move that the registry knows already is still being loaded here.
+        """
         pointer = self._pointers.get(reference)
         if pointer is None:
+            twin = self._pointers.get(Reference(reference.name, alias=None if reference.alias else meaning.label))
+            if twin is not None and twin.meaning.label == meaning.label:
+                meaning = twin.meaning
             pointer = self._pointers[reference] = Pointer(reference, meaning)
             if meaning.weighted:
                 self._shared(meaning)
