@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from loradeck_cli.registry_output import emit, progress
+from loradeck_cli.output import emit, progress
 
 if TYPE_CHECKING:
     from loradeck_cli.doctoring.check import Check

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from loradeck_cli.registry_output import emit, line
+from loradeck_cli.output import emit, line
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,17 +10,17 @@ import click
 from loradeck_registry.errors import Kind, LoradeckError
 
 GROUPS = {
-    "train": ("train", "Train adapters and full checkpoints from recipes, and publish them."),
-    "registry": ("registry", "Keep, show, move and verify revisions."),
+    "train": ("train.group", "Train adapters and full checkpoints from recipes, and publish them."),
+    "registry": ("registry.group", "Keep, show, move and verify revisions."),
     "serve": ("serve", "Serve one base and its adapters over gRPC."),
     "query": ("query", "Ask a server: classify, short, long, generate."),
-    "adapters": ("adapters", "See and change what a server holds."),
+    "adapters": ("adapters.group", "See and change what a server holds."),
     "keys": ("keys", "Make, show and end the API keys of a server's callers."),
     "health": ("health", "Ask whether a server takes requests."),
     "doctor": ("doctor", "Say what keeps loradeck from working here, and what to do."),
-    "eval": ("evaluate", "Measure the quality of a served adapter or base."),
-    "bench": ("bench", "Load tests and other measurements."),
-    "study": ("study", "Repeat a published study: train, serve, evaluate, tables and figures."),
+    "eval": ("evaluate.group", "Measure the quality of a served adapter or base."),
+    "bench": ("bench.group", "Load tests and other measurements."),
+    "study": ("study.group", "Repeat a published study: train, serve, evaluate, tables and figures."),
     "demo": ("demo", "The whole story on this machine, in minutes."),
 }
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from loradeck_cli.connection import connection
-from loradeck_cli.registry_output import emit
+from loradeck_cli.output import emit
 from loradeck_client import (
     Access,
     Answer,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from loradeck_cli.bench import command
+from loradeck_cli.bench.group import command
 from loradeck_registry.errors import InvalidError, LoradeckError, UnavailableError
 from loradeck_registry.registry import Registry
 from tests.bench.conftest import RunningServer

@@ -17,7 +17,7 @@ import loradeck.inference.v1 as inference
 from loradeck_bench.asking import Asker, connect, wait_flip
 from loradeck_bench.load.plan import LoadPlan, Subject
 from loradeck_bench.swapping import SwapPlan, measure_swap
-from loradeck_cli.bench import command
+from loradeck_cli.bench.group import command
 from loradeck_registry.errors import PreconditionError
 from loradeck_registry.manifest import BaseIdentity, File, Lora, Manifest
 from loradeck_registry.registry import Registry, Revision

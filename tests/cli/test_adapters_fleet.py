@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from loradeck_cli.adapters import command
+from loradeck_cli.adapters.group import command
 from loradeck_registry.errors import PreconditionError
 from loradeck_registry.registry import Registry
 from tests.registry.support import push

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from loradeck_cli.evaluate import command
+from loradeck_cli.evaluate.group import command
 from loradeck_registry.errors import NotFoundError, PreconditionError
 from tests.e2e.conftest import Served
 from tests.serve.deck import LABELS

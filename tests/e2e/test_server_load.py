@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from loradeck_cli.bench import command
+from loradeck_cli.bench.group import command
 from loradeck_registry.errors import NotFoundError
 from tests.e2e.conftest import Served
 from tests.serve.deck import LABELS

@@ -238,7 +238,7 @@ def test_stackexchange_sample_becomes_rows(server: Server, tmp_path: Path) -> No
 
 
 def test_command_writes_rows_and_report(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from loradeck_cli.train_data import command
+    from loradeck_cli.train.data import command
 
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     source = tmp_path / "texts.jsonl"

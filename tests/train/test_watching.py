@@ -184,7 +184,7 @@ def test_ligers_kernels_are_substituted_aloud_without_cuda(recipe_of: Build) -> 
 def test_figures_that_could_not_be_written_stop_the_run_before_it_begins(tmp_path: Path) -> None:
     from click.testing import CliRunner
 
-    from loradeck_cli.train import command
+    from loradeck_cli.train.group import command
 
     (tmp_path / "file").write_text("")
     arguments = [

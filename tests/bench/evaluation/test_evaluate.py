@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 from loradeck_bench.asking import Asker, connect
 from loradeck_bench.evaluation.run import LOST, Evaluation
 from loradeck_bench.load.plan import Subject
-from loradeck_cli.evaluate import command
+from loradeck_cli.evaluate.group import command
 from loradeck_registry.errors import LoradeckError, UnavailableError
 from tests.bench.conftest import RunningServer
 

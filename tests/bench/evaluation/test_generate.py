@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from loradeck_cli.evaluate import command
+from loradeck_cli.evaluate.group import command
 from loradeck_registry.errors import InvalidError, LoradeckError, NotFoundError
 from tests.bench.conftest import RunningServer
 

@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from loradeck_bench.evaluation.judge.pool import LOST
 from loradeck_bench.evaluation.judge.rubric import category_name, parse_score, parse_verdict, read_rubric
-from loradeck_cli.evaluate import command
+from loradeck_cli.evaluate.group import command
 from loradeck_registry.errors import InvalidError, LoradeckError, NotFoundError, PreconditionError, UnavailableError
 from tests.bench.evaluation.judge_server import JudgeServer, judge_server
 

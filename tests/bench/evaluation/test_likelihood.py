@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from loradeck_bench.evaluation.likelihood.measure import batch_scores
 from loradeck_bench.evaluation.likelihood.model import load
 from loradeck_bench.evaluation.likelihood.sequences import sequences
-from loradeck_cli.evaluate import command
+from loradeck_cli.evaluate.group import command
 from loradeck_registry.bases import ResolvedBase, resolve_base
 from loradeck_registry.errors import InvalidError, LoradeckError
 from loradeck_registry.publish import push_folder

@@ -12,7 +12,7 @@ from scipy.stats import binom, norm
 
 from loradeck_bench.evaluation.figure import mean
 from loradeck_bench.evaluation.paired.tests import discordant, holm, paired_bootstrap
-from loradeck_cli.evaluate import command
+from loradeck_cli.evaluate.group import command
 from loradeck_registry.errors import InvalidError, LoradeckError, NotFoundError
 
 SOLUTIONS = Path(__file__).parents[4] / "shared" / "data" / "gsm8k" / "example_model_solutions.jsonl"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from loradeck_cli.bench import command
+from loradeck_cli.bench.group import command
 from loradeck_registry.errors import LoradeckError
 from tests.bench.conftest import RunningServer
 
@@ -113,7 +113,7 @@ async def test_load_needs_none_of_the_libraries_of_metrics(scripted: RunningServ
     out = tmp_path / "load.json"
     code = (
         f"import sys; sys.modules.update(dict.fromkeys({missing!r}))\n"
-        "from loradeck_cli.bench import command\n"
+        "from loradeck_cli.bench.group import command\n"
         f"command(['load', '--server', {scripted.address!r}, '--adapter', 'a=classification', '--base',\n"
         f"         '--task', 'classification', '--rate', '40', '--duration', '0.3', '--json', {str(out)!r}])"
     )

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 import loradeck.inference.v1 as inference
 from loradeck_bench.load.paired import FEWEST, Measure, judge
-from loradeck_cli.bench import command
+from loradeck_cli.bench.group import command
 from tests.bench.conftest import RunningServer, ScriptedServicer
 
 LATENCY = Measure("latency_ms.p50", True)

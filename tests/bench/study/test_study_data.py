@@ -16,7 +16,7 @@ from loradeck_bench.study.data.catalog import DataFile, DataSet, sets_of
 from loradeck_bench.study.data.check import check_file
 from loradeck_bench.study.files import find_study, load_study, shipped_studies
 from loradeck_bench.study.inputs import choose_source
-from loradeck_cli.study_data import command
+from loradeck_cli.study.data import command
 from loradeck_registry.errors import InvalidError, NotFoundError, PreconditionError
 
 SHARED = Path(__file__).parents[3].parent / "shared" / "data"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from loradeck_cli.evaluate_options import check_result_options, finish, result_options
+from loradeck_cli.evaluate.options import check_result_options, finish, result_options
 
 if TYPE_CHECKING:
     from loradeck_bench.evaluation.judge.endpoint import JudgeSettings

@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-from loradeck_cli import registry_output as output
-from loradeck_cli.registry_options import registry_options
+from loradeck_cli import output
+from loradeck_cli.registry.options import registry_options
 from loradeck_registry.attachments import check_tag
 from loradeck_registry.collection.collecting import CollectReport
 from loradeck_registry.collection.retention import Retention

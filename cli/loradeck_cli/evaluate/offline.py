@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from loradeck_cli.evaluate_options import (
+from loradeck_cli.evaluate.options import (
     TASKS,
     check_result_options,
     data_options,

@@ -1,4 +1,4 @@
-"""`loradeck bench`: load tests and other measurements of running servers and of registries."""
+"""`loradeck bench swap`: move aliases under a steady load."""
 
 import asyncio
 import sys
@@ -7,26 +7,11 @@ from typing import Any
 
 import click
 
-from loradeck_cli import (
-    bench_ab,
-    bench_fuzz,
-    bench_limits,
-    bench_load,
-    bench_serving,
-    bench_soak,
-    bench_storage,
-    bench_train,
-)
+from loradeck_cli.bench.serving import swap_alone
 from loradeck_cli.connection import connection
 from loradeck_registry.errors import InvalidError
 
 TASKS = ("classification", "short_qa", "long_qa")
-
-
-@click.group()
-def command() -> None:
-    """Load tests and other measurements."""
-
 
 _OF_A_SERVER = {
     "address": "server",
@@ -39,7 +24,7 @@ _OF_A_SERVER = {
 """Parameters of `swap` that go together, for the measurement of a running server, and their options."""
 
 
-@command.command()
+@click.command()
 @connection
 @click.option("--flips", type=click.IntRange(1), default=30, show_default=True, help="Moves, on a server of its own.")
 @click.option(
@@ -73,7 +58,7 @@ def swap(flips: int, seconds: float, base: Path | None, json_path: str | None, *
             raise click.UsageError(f"to measure a running server, give {', '.join(missing)} too")
         _swap_on_server(json_path=json_path, **running)
         return
-    result = bench_serving.swap_alone(flips, seconds, base, json_path)
+    result = swap_alone(flips, seconds, base, json_path)
     if result["failed"] or result["wrong_revision"] or result["flips_never_answered"]:
         sys.exit(1)
 
@@ -132,12 +117,3 @@ async def _swap(address: str, admin: str, registry: Any, plan: Any, target: str)
             lambda: registry.resolve(f"{plan.name}@{target}"),
         )
     return result
-
-
-for _command in (
-    bench_load.load, bench_ab.ab, bench_limits.sweep, bench_limits.goodput,
-    bench_serving.multilora, bench_serving.frontend, bench_serving.classify, bench_serving.cliff, bench_train.command,
-    bench_storage.storage, bench_storage.registry_speed, bench_soak.soak,
-    bench_fuzz.fuzz,
-):  # fmt: skip
-    command.add_command(_command)

@@ -7,9 +7,9 @@ from datetime import datetime
 
 import click
 
-from loradeck_cli.adapters_fleet import move_on_all, servers
+from loradeck_cli.adapters.fleet import move_on_all, servers
 from loradeck_cli.connection import F, connection
-from loradeck_cli.registry_output import emit, human, line
+from loradeck_cli.output import emit, human, line
 from loradeck_client import Access, Adapter, AdminClient, AliasFlip, Capacity
 
 _address = click.option(

@@ -6,12 +6,12 @@ from typing import Any
 
 import click
 
-from loradeck_cli import registry_output as output
-from loradeck_cli import registry_tables as tables
-from loradeck_cli.registry_care import attach, gc, note, protect, sign, tag
-from loradeck_cli.registry_find import list_, show
-from loradeck_cli.registry_options import checked_task, registry_options
-from loradeck_cli.registry_transfer import diff, export, import_
+from loradeck_cli import output
+from loradeck_cli.registry import tables
+from loradeck_cli.registry.care import attach, gc, note, protect, sign, tag
+from loradeck_cli.registry.find import list_, show
+from loradeck_cli.registry.options import checked_task, registry_options
+from loradeck_cli.registry.transfer import diff, export, import_
 from loradeck_registry.errors import InvalidError, LoradeckError
 from loradeck_registry.registry import Registry
 

@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 
 import click
 
-from loradeck_cli.registry_options import registry_options
-from loradeck_cli.registry_output import emit, line
+from loradeck_cli.output import emit, line
+from loradeck_cli.registry.options import registry_options
 from loradeck_registry.errors import PreconditionError
 from loradeck_registry.fleet.members import Member
 from loradeck_registry.fleet.moving import Standing, Together, plain

@@ -5,7 +5,7 @@ from typing import Any
 import click
 from rich.table import Table
 
-from loradeck_cli.train_options import duration, emit, mebibytes, open_registry, read_recipe, recipe_options, spinner
+from loradeck_cli.train.options import duration, emit, mebibytes, open_registry, read_recipe, recipe_options, spinner
 from loradeck_registry.errors import InvalidError
 
 

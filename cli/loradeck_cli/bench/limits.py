@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from loradeck_cli.bench_options import (
+from loradeck_cli.bench.options import (
     POSITIVE,
     read_session,
     read_subjects,

@@ -8,7 +8,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from loradeck_cli.registry_output import human, line
+from loradeck_cli.output import human, line
 from loradeck_registry.aliases import AliasEntry
 from loradeck_registry.query import Lineage
 from loradeck_registry.registry import Revision

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from loradeck_cli.bench_options import (
+from loradeck_cli.bench.options import (
     POSITIVE,
     read_plan,
     read_session,

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import click
 
-from loradeck_cli import train_data
-from loradeck_cli.train_convert import extract, merge
-from loradeck_cli.train_options import emit, open_registry, publish_option, read_recipe, recipe_options, spinner
-from loradeck_cli.train_plan import plan
+from loradeck_cli.train import data as train_data
+from loradeck_cli.train.convert import extract, merge
+from loradeck_cli.train.options import emit, open_registry, publish_option, read_recipe, recipe_options, spinner
+from loradeck_cli.train.plan import plan
 from loradeck_registry.errors import InvalidError
 
 

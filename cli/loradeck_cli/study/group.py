@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from loradeck_cli import study_data
+from loradeck_cli.study import data as study_data
 
 if TYPE_CHECKING:
     from loradeck_bench.study.plan import Plan

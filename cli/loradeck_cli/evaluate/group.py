@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from loradeck_cli.evaluate_judge import judge
-from loradeck_cli.evaluate_offline import compare, loss, score
-from loradeck_cli.evaluate_options import (
+from loradeck_cli.evaluate.judge import judge
+from loradeck_cli.evaluate.offline import compare, loss, score
+from loradeck_cli.evaluate.options import (
     TASKS,
     check_result_options,
     data_options,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.table import Table
 
-from loradeck_cli.train_options import emit, json_option, open_registry, publish_option, spinner, split_publish
+from loradeck_cli.train.options import emit, json_option, open_registry, publish_option, spinner, split_publish
 from loradeck_registry.errors import InvalidError
 
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ from typing import Any
 
 import click
 
-from loradeck_cli import registry_output as output
-from loradeck_cli import registry_tables as tables
-from loradeck_cli.registry_options import registry_options
+from loradeck_cli import output
+from loradeck_cli.registry import tables
+from loradeck_cli.registry.options import registry_options
 from loradeck_registry.errors import InvalidError
 from loradeck_registry.gates import Rule
 from loradeck_registry.query import Filter, find, lineage

@@ -1,0 +1,1 @@
+"""`loradeck adapters`: what servers hold."""

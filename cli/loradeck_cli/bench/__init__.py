@@ -1,0 +1,1 @@
+"""`loradeck bench`: load tests and other measurements."""

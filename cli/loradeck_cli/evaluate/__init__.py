@@ -1,0 +1,1 @@
+"""`loradeck eval`: quality of what is served, and of files."""

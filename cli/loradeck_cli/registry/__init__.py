@@ -1,0 +1,1 @@
+"""`loradeck registry`: keep, show, move and verify revisions."""

@@ -1,0 +1,1 @@
+"""`loradeck study`: repeat a published study."""

@@ -1,0 +1,1 @@
+"""`loradeck train`: train, plan, convert, build data."""
