@@ -147,6 +147,15 @@ def test_leakage_is_reported_or_refused(recipe_of: Build, rows_file: Path, tmp_p
     assert prepare(recipe_of(data={**validation, "leakage": "off"}), None).data.leakage == {}
 
 
+@pytest.mark.parametrize(
+    "data",
+    [{"split": "test"}, {"validation": {"split": "valid"}}, {"test": {"source": "held-out.csv", "split": "test"}}],
+)
+def test_split_of_a_single_file_is_refused(recipe_of: Build, data: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="one file and has no split"):
+        recipe_of(data=data)
+
+
 def test_statistics_count_tokens(recipe_of: Build, questions: dict[str, Any]) -> None:
     prepared = prepare(recipe_of(data={"mixture": [questions]}), None)
     main, other = prepared.statistics

@@ -1,9 +1,11 @@
 """Where a recipe's rows come from."""
 
+from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from loradeck_tasks.row_files import READERS
 from loradeck_train.recipe.strict import NonEmpty, Strict
 from loradeck_train.recipe.task import TaskSettings
 
@@ -19,7 +21,7 @@ class ValidationData(Strict):
     """Rows held out of training: a source of its own, or a fraction of the training rows."""
 
     source: NonEmpty | None = Field(default=None, description="like data.source; unset: rows of data.source")
-    split: NonEmpty | None = Field(default=None, description="split of a `datasets:` or `pocket:` source")
+    split: NonEmpty | None = Field(default=None, description="split of a folder, `pocket:` or `datasets:` source")
     fraction: float | None = Field(default=None, gt=0, le=0.5, description="share of the training rows to hold out")
     limit: int | None = Field(default=None, ge=1, description="use at most the first rows")
 
@@ -65,7 +67,9 @@ class DataSettings(Strict):
         description="file (.jsonl, .csv, .parquet), a folder of splits, a set of the project (`pocket:` and "
         "classification, qa, arithmetic, instructions, meanings, gsm8k or wikisql), or `datasets:NAME[/CONFIG]`"
     )
-    split: NonEmpty = Field(default="train", description="split of a `datasets:` or `pocket:` source; files have none")
+    split: NonEmpty = Field(
+        default="train", description="split of a folder, `pocket:` or `datasets:` source; files have none"
+    )
     columns: dict[str, NonEmpty | Column] = Field(
         default_factory=dict,
         description="task field or `answer` (`label` for classification) -> column; unset: the column of that name",
@@ -83,3 +87,17 @@ class DataSettings(Strict):
     streaming: bool = Field(
         default=False, description="keep rows and token ids on the disk: for sets larger than the memory"
     )
+
+    @model_validator(mode="after")
+    def _files_have_no_splits(self) -> Self:
+        """A split of a file would be the whole file: the training rows, for those to be held out."""
+        held_out = [part for part in (self.validation, self.test) if part is not None]
+        asked = [(part.source or self.source, part.split) for part in held_out]
+        asked += [(part.source, part.split) for part in (self, *self.mixture) if part.split != "train"]
+        for source, split in asked:
+            if split is not None and Path(source).suffix in READERS and not source.startswith("datasets:"):
+                raise ValueError(
+                    f"{Path(source).name} is one file and has no split `{split}`: name a file of its own, "
+                    "a folder with a file per split, or for held-out rows a `fraction`"
+                )
+        return self
