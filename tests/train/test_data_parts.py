@@ -152,7 +152,7 @@ def test_leakage_is_reported_or_refused(recipe_of: Build, rows_file: Path, tmp_p
     [{"split": "test"}, {"validation": {"split": "valid"}}, {"test": {"source": "held-out.csv", "split": "test"}}],
 )
 def test_split_of_a_single_file_is_refused(recipe_of: Build, data: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="one file and has no split"):
+    with pytest.raises(InvalidError, match="one file and has no split"):
         recipe_of(data=data)
 
 

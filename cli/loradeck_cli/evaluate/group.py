@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from loradeck_cli.connection import connection
 from loradeck_cli.evaluate.judge import judge
 from loradeck_cli.evaluate.offline import compare, loss, score
 from loradeck_cli.evaluate.options import (
@@ -28,6 +29,7 @@ def command() -> None:
 
 
 @command.command()
+@connection
 @click.option(
     "--server", "address", default="127.0.0.1:8500", show_default=True, metavar="HOST:PORT", help="Server to ask."
 )
