@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-from loradeck_registry.aliases import AliasEntry
+from loradeck_registry.aliases.log import AliasEntry
 from loradeck_registry.errors import PreconditionError
 from loradeck_registry.query import Filter, Page
 from loradeck_registry.registry import Registry, Revision

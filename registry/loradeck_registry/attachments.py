@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from loradeck_registry import layout
-from loradeck_registry.aliases import caller
+from loradeck_registry.aliases.log import caller
 from loradeck_registry.errors import ConflictError, InvalidError
 from loradeck_registry.log import NumberedLog
 from loradeck_registry.records import AttachmentRecord, EvaluationRecord, TagRecord

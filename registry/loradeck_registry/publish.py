@@ -6,14 +6,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from loradeck_registry.bases import ResolvedBase, model_files
+from loradeck_registry.bases.identity import read_config
+from loradeck_registry.bases.resolve import ResolvedBase, model_files
 from loradeck_registry.errors import InvalidError, LoradeckError, NotFoundError, PreconditionError
 from loradeck_registry.files import describe, folder_files
 from loradeck_registry.hashing import sha256_of
-from loradeck_registry.identity import read_config
 from loradeck_registry.manifest import Lora, Manifest
 from loradeck_registry.registry import Registry, Revision, parse_manifest
-from loradeck_registry.servable import CONFIG, MODEL, NEW_TOKENS, check_adapter, read_shapes
+from loradeck_registry.servability.adapter import CONFIG, MODEL, NEW_TOKENS, check_adapter, read_shapes
 from loradeck_registry.stores.store import Transfer
 from loradeck_registry.weights import open_all
 

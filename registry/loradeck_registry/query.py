@@ -9,10 +9,10 @@ from datetime import datetime
 from fnmatch import fnmatchcase
 from typing import Any
 
-from loradeck_registry.aliases import AliasEntry
+from loradeck_registry.aliases.gates import Rule
+from loradeck_registry.aliases.log import AliasEntry
 from loradeck_registry.attachments import KINDS, Attachment
 from loradeck_registry.errors import InvalidError, LoradeckError
-from loradeck_registry.gates import Rule
 from loradeck_registry.reference import check_name
 from loradeck_registry.registry import Registry, Revision
 

@@ -2,7 +2,7 @@
 
 import re
 
-from loradeck_registry.bases import ResolvedBase
+from loradeck_registry.bases.resolve import ResolvedBase
 from loradeck_registry.reference import BaseReference, check_name
 from loradeck_serve.config import ServerConfig
 from loradeck_serve.cores import keep_off, use_all_cores

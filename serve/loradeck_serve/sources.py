@@ -4,12 +4,12 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from loradeck_registry.bases import resolve_base
+from loradeck_registry.bases.resolve import resolve_base
+from loradeck_registry.bases.shapes import read_shapes
 from loradeck_registry.cache import default_folder
 from loradeck_registry.errors import PreconditionError
 from loradeck_registry.registry import Registry
-from loradeck_registry.servable import BaseShapes
-from loradeck_registry.shapes import read_shapes
+from loradeck_registry.servability.adapter import BaseShapes
 from loradeck_serve.config import ServerConfig
 from loradeck_serve.engine_start import engine_settings, served_base
 from loradeck_serve.served_base import ServedBase

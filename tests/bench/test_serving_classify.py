@@ -14,7 +14,7 @@ from loradeck_bench.serving.classify import ClassifyPlan, choose_prompts, figure
 from loradeck_bench.serving.prompts import Prompt
 from loradeck_bench.serving.tables import classify_table
 from loradeck_pocket import BASE
-from loradeck_registry.bases import resolve_base
+from loradeck_registry.bases.resolve import resolve_base
 from loradeck_registry.errors import PreconditionError
 
 PROMPTS = [Prompt(f"text {number}", tuple(range(20))) for number in range(8)]

@@ -20,7 +20,7 @@ from loradeck_bench.serving.flips import FlipPlan, choose_prompts, flip_under_lo
 from loradeck_bench.serving.prompts import prompt_subjects
 from loradeck_client import AsyncAdminClient
 from loradeck_pocket import BASE
-from loradeck_registry.bases import resolve_base
+from loradeck_registry.bases.resolve import resolve_base
 from loradeck_registry.registry import Registry, Revision
 from loradeck_tasks.defaults import default_task
 

@@ -22,7 +22,7 @@ from loradeck_bench.serving.prompts import make_prompts, prompt_subjects
 from loradeck_bench.serving.tables import cliff_table, flips_table, multilora_table
 from loradeck_cli.bench.group import command as bench
 from loradeck_pocket import BASE
-from loradeck_registry.bases import resolve_base
+from loradeck_registry.bases.resolve import resolve_base
 from loradeck_registry.errors import PreconditionError
 from loradeck_registry.registry import Registry
 from loradeck_tasks.defaults import default_task

@@ -15,8 +15,8 @@ from loradeck_bench.storage.shapes import (
     size_rows,
 )
 from loradeck_bench.storage.studies import CAPACITY, study_figures
+from loradeck_registry.bases.known import KnownBase
 from loradeck_registry.errors import InvalidError, NotFoundError
-from loradeck_registry.known_bases import KnownBase
 
 
 def _small(*, tied: bool = False) -> KnownBase:

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from loradeck_client import AsyncClient, Client, LoradeckError, Sampling
-from loradeck_registry.bases import resolve_base
+from loradeck_registry.bases.resolve import resolve_base
 from loradeck_registry.publish import push_folder
 from tests.e2e.conftest import LORADECK, Served, served
 from tests.serve.deck import Deck, fill, make_deck

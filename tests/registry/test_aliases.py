@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from loradeck_registry.aliases import AliasEntry
+from loradeck_registry.aliases.log import AliasEntry
 from loradeck_registry.attachments import evaluation
 from loradeck_registry.errors import ConflictError, InvalidError, NotFoundError, PreconditionError
 from loradeck_registry.registry import Registry

@@ -10,9 +10,9 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from loradeck_registry import identity as identity_module
-from loradeck_registry.bases import add_base, resolve_base
+from loradeck_registry.bases.identity import identify_base, read_vocabulary
+from loradeck_registry.bases.resolve import add_base, resolve_base
 from loradeck_registry.errors import InvalidError, NotFoundError, PreconditionError, UnavailableError
-from loradeck_registry.identity import identify_base, read_vocabulary
 from loradeck_registry.publish import push_folder
 from loradeck_registry.registry import Registry
 from tests.registry.support import push

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from loradeck_registry.bases.reserve import reserve_rows
 from loradeck_registry.errors import InvalidError, NotFoundError, PreconditionError
-from loradeck_registry.reserve import reserve_rows
-from loradeck_registry.servable import check_adapter, read_shapes
+from loradeck_registry.servability.adapter import check_adapter, read_shapes
 from loradeck_registry.transfer.conversion import Conversion, convert_adapter
 from tests.support.tiny import make_tiny_adapter, make_tiny_base
 

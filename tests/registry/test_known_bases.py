@@ -2,7 +2,7 @@
 
 import pytest
 
-from loradeck_registry.known_bases import KNOWN_BASES, KnownBase, known_base
+from loradeck_registry.bases.known import KNOWN_BASES, KnownBase, known_base
 
 PUBLISHED = {
     "Qwen/Qwen2-7B": 7_615_616_512,

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from loradeck_registry.aliases.gates import Rule
 from loradeck_registry.attachments import evaluation
 from loradeck_registry.errors import InvalidError
-from loradeck_registry.gates import Rule
 from loradeck_registry.query import Filter, find, lineage
 from loradeck_registry.registry import Registry
 from tests.registry.support import make_files, make_manifest, overwrite, push

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from loradeck_registry.bases.identity import identify_base
 from loradeck_registry.errors import PreconditionError
 from loradeck_registry.files import describe, folder_files
-from loradeck_registry.identity import identify_base
 from loradeck_registry.manifest import Lora, Manifest
-from loradeck_registry.servable import AdapterFacts, BaseShapes, check_adapter, read_shapes
+from loradeck_registry.servability.adapter import AdapterFacts, BaseShapes, check_adapter, read_shapes
 
 pytest.importorskip("torch", reason="needs the train extra")
 Q0 = "base_model.model.model.layers.0.self_attn.q_proj"

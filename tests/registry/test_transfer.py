@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from loradeck_registry.bases import ResolvedBase, add_base, resolve_base
+from loradeck_registry.bases.resolve import ResolvedBase, add_base, resolve_base
 from loradeck_registry.errors import DamagedError, InvalidError, NotFoundError, PreconditionError
 from loradeck_registry.publish import push_folder
 from loradeck_registry.registry import Registry, Revision

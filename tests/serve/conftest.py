@@ -14,7 +14,7 @@ import pytest_asyncio
 
 import loradeck.adapters.v1 as adapters
 import loradeck.inference.v1 as inference
-from loradeck_registry.bases import resolve_base
+from loradeck_registry.bases.resolve import resolve_base
 from loradeck_registry.registry import Registry
 from loradeck_serve.app import Server
 from loradeck_serve.config import ServerConfig, load_config

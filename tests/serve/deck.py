@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from loradeck_registry.bases import ResolvedBase, resolve_base
+from loradeck_registry.bases.resolve import ResolvedBase, resolve_base
 from loradeck_registry.publish import push_folder
 from loradeck_registry.registry import Registry, Revision
 from loradeck_tasks.defaults import default_task

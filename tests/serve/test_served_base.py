@@ -6,7 +6,7 @@ import pytest
 
 import loradeck.inference.v1 as inference
 import loradeck_pocket
-from loradeck_registry.bases import add_base, resolve_base
+from loradeck_registry.bases.resolve import add_base, resolve_base
 from loradeck_registry.errors import InvalidError, PreconditionError
 from loradeck_registry.publish import push_folder
 from loradeck_registry.registry import Revision

@@ -9,7 +9,7 @@ import torch
 from rich.console import Console
 
 from loradeck_registry.errors import InvalidError
-from loradeck_registry.servable import check_adapter, read_shapes
+from loradeck_registry.servability.adapter import check_adapter, read_shapes
 from loradeck_train import run as run_module
 from loradeck_train.convert.merge import read_changes
 from loradeck_train.model.adapters import lora_layers

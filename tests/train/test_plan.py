@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
+from loradeck_registry.bases.known import known_base
 from loradeck_registry.errors import InvalidError, PreconditionError
-from loradeck_registry.known_bases import known_base
 from loradeck_train.data.batches import Collator, EncodedDataset
 from loradeck_train.model.build import build_model
 from loradeck_train.plan.devices import named_gpu

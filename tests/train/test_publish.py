@@ -9,10 +9,10 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
-from loradeck_registry.bases import add_base
+from loradeck_registry.bases.resolve import add_base
 from loradeck_registry.errors import InvalidError, LoradeckError, PreconditionError
 from loradeck_registry.registry import Registry
-from loradeck_registry.servable import check_adapter, read_shapes
+from loradeck_registry.servability.adapter import check_adapter, read_shapes
 from loradeck_tasks.probe import Probe
 from loradeck_tasks.task import Task
 from loradeck_train import run as run_module

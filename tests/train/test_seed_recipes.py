@@ -2,7 +2,7 @@
 
 import pytest
 
-from loradeck_registry.known_bases import known_base
+from loradeck_registry.bases.known import known_base
 from loradeck_train.plan.parameters import count_parameters
 from loradeck_train.recipe.files import load_recipe, shipped_recipes
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from loradeck_registry.bases import ResolvedBase, resolve_base
-from loradeck_registry.identity import read_config
+from loradeck_registry.bases.identity import read_config
+from loradeck_registry.bases.resolve import ResolvedBase, resolve_base
 from loradeck_registry.registry import Registry
 from loradeck_tasks.rendering import tokenizer_for
 from loradeck_tasks.task import Task

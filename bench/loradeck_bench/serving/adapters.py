@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from loradeck_registry.bases import ResolvedBase
+from loradeck_registry.bases.resolve import ResolvedBase
+from loradeck_registry.bases.shapes import BaseShapes, read_shapes
 from loradeck_registry.errors import PreconditionError
 from loradeck_registry.publish import push_folder
 from loradeck_registry.registry import Registry, Revision
-from loradeck_registry.shapes import BaseShapes, read_shapes
 from loradeck_tasks.defaults import default_task
 from loradeck_tasks.task import Task
 

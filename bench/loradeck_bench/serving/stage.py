@@ -15,7 +15,7 @@ from loradeck_bench.demo.server import Server, serving
 from loradeck_bench.demo.workplace import Workplace
 from loradeck_bench.machine import machine, versions
 from loradeck_bench.serving.adapters import publish_random
-from loradeck_registry.bases import ResolvedBase, resolve_base
+from loradeck_registry.bases.resolve import ResolvedBase, resolve_base
 from loradeck_registry.registry import Registry, Revision
 from loradeck_tasks.task import Task
 

@@ -14,7 +14,7 @@ from loradeck_bench.serving.stage import Stage
 from loradeck_bench.soak.plan import SoakPlan
 from loradeck_registry.files import describe
 from loradeck_registry.registry import Revision
-from loradeck_registry.servable import MODEL
+from loradeck_registry.servability.adapter import MODEL
 from loradeck_tasks.defaults import default_task
 
 ALIAS = "prod"

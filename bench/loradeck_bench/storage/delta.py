@@ -10,7 +10,7 @@ from pathlib import Path
 import loradeck_pocket
 from loradeck_bench.children import Child
 from loradeck_bench.extra import TRAINING, require
-from loradeck_registry.bases import add_base
+from loradeck_registry.bases.resolve import add_base
 from loradeck_registry.registry import Registry, Revision
 
 _CHUNK = 4 << 20

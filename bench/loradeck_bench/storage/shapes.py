@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from loradeck_registry.bases.known import KNOWN_BASES, KnownBase, known_base
 from loradeck_registry.errors import InvalidError, NotFoundError
-from loradeck_registry.known_bases import KNOWN_BASES, KnownBase, known_base
 
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 MLP = ("gate_proj", "up_proj", "down_proj")

@@ -10,7 +10,7 @@ import loradeck_pocket
 from loradeck_bench.report.units import duration, size
 from loradeck_bench.study.format.pages import Show
 from loradeck_bench.study.state import State
-from loradeck_registry.known_bases import known_base
+from loradeck_registry.bases.known import known_base
 
 
 @dataclass(frozen=True)

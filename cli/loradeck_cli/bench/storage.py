@@ -58,7 +58,7 @@ def storage(
     from loradeck_bench.storage.studies import study_figures
     from loradeck_bench.storage.tables import delta_lines, size_table, study_lines
     from loradeck_bench.tables import storage_table
-    from loradeck_registry.known_bases import KNOWN_BASES
+    from loradeck_registry.bases.known import KNOWN_BASES
     from loradeck_registry.registry import Registry
 
     ensure_writable(json_path)

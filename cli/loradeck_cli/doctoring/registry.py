@@ -149,7 +149,7 @@ def folder_base(folder: Path) -> Result:
 
 def hub_base(name: str, revision: str | None) -> Result:
     """A base that must be in the hub's local cache already."""
-    from loradeck_registry.bases import hub_snapshot
+    from loradeck_registry.bases.resolve import hub_snapshot
 
     return "ok", f"in the local cache: {hub_snapshot(name, revision).name}"
 

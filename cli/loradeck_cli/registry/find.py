@@ -9,8 +9,8 @@ import click
 from loradeck_cli import output
 from loradeck_cli.registry import tables
 from loradeck_cli.registry.options import registry_options
+from loradeck_registry.aliases.gates import Rule
 from loradeck_registry.errors import InvalidError
-from loradeck_registry.gates import Rule
 from loradeck_registry.query import Filter, find, lineage
 from loradeck_registry.registry import Registry
 

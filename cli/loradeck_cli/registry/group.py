@@ -44,7 +44,7 @@ def init(url: str, json_path: str | None) -> None:
 @registry_options
 def add_base(url: str, json_path: str | None, name: str, source: str, reserve_tokens: int, **settings: Any) -> None:
     """Store the base SOURCE under NAME: dir:FOLDER, hub:ORG/NAME, pocket:base, or a name in the registry."""
-    from loradeck_registry.bases import add_base as add
+    from loradeck_registry.bases.resolve import add_base as add
 
     with output.transfer(f"storing {source}") as told:
         revision = add(Registry.open(url), name, source, reserve_tokens=reserve_tokens, progress=told, **settings)
@@ -82,7 +82,7 @@ def push(
 
     With --sign-key it is signed before the alias moves. LORADECK_SIGN_PASSWORD unlocks the key.
     """
-    from loradeck_registry.bases import resolve_base
+    from loradeck_registry.bases.resolve import resolve_base
     from loradeck_registry.publish import pulled_manifest, push_folder, read_json_file
     from loradeck_registry.signing import check_key
 
@@ -223,8 +223,8 @@ def _attach_gate(
     registry: Registry, name: str, alias: str, target: str | dict[str, float], path: Path, who: str
 ) -> list[str]:
     """Attach the evaluation to the target; returns the rules that the file itself states."""
+    from loradeck_registry.aliases.gates import Rule
     from loradeck_registry.attachments import evaluation
-    from loradeck_registry.gates import Rule
     from loradeck_registry.publish import read_json_file
 
     if not isinstance(target, str):

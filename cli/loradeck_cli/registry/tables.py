@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from loradeck_cli.output import human, line
-from loradeck_registry.aliases import AliasEntry
+from loradeck_registry.aliases.log import AliasEntry
 from loradeck_registry.query import Lineage
 from loradeck_registry.registry import Revision
 from loradeck_registry.transfer.comparing import Comparison

@@ -47,7 +47,7 @@ def import_(
         raise InvalidError(
             f"{source} is no bundle file, and to import a folder, give NAME, SOURCE and --base", field="base"
         )
-    from loradeck_registry.bases import resolve_base
+    from loradeck_registry.bases.resolve import resolve_base
     from loradeck_registry.publish import read_json_file
     from loradeck_registry.transfer.importing import import_folder
 
@@ -124,7 +124,7 @@ def export(url: str, json_path: str | None, reference: str, destination: Path, f
 
 
 def _export_peft(registry: Registry, revision: Revision, destination: Path, base: str | None) -> list[str]:
-    from loradeck_registry.bases import resolve_base
+    from loradeck_registry.bases.resolve import resolve_base
     from loradeck_registry.transfer.exporting import check_exportable, export_peft
 
     check_exportable(revision)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from loradeck_registry import layout
-from loradeck_registry.aliases import caller
+from loradeck_registry.aliases.log import caller
 from loradeck_registry.collection.reachable import Survey, survey
 from loradeck_registry.collection.retention import Retention
 from loradeck_registry.log import encode

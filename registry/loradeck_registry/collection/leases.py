@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from loradeck_registry import layout
-from loradeck_registry.aliases import caller
+from loradeck_registry.aliases.log import caller
 from loradeck_registry.changes import OVERLAP
 from loradeck_registry.errors import LoradeckError, NotFoundError, UnavailableError
 from loradeck_registry.log import decode, encode

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from loradeck_registry import layout
-from loradeck_registry.aliases import AliasLog
+from loradeck_registry.aliases.log import AliasLog
 from loradeck_registry.changes import OVERLAP
 from loradeck_registry.collection.leases import read_leases
 from loradeck_registry.collection.retention import Record, Retention

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Literal
 
-from loradeck_registry.aliases import AliasEntry
+from loradeck_registry.aliases.log import AliasEntry
 from loradeck_registry.fleet import records
 from loradeck_registry.fleet.members import Member, beats, members
 from loradeck_registry.fleet.records import Intent, Vote

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from loradeck_registry.aliases import caller as this_process
+from loradeck_registry.aliases.log import caller as this_process
 from loradeck_registry.attachments import Attachment
 from loradeck_registry.cache import Cache
 from loradeck_registry.cache.cache import link

@@ -1,7 +1,8 @@
 """Fleets: the live servers on this registry, and moves of an alias that all of them make together or none."""
 
-from loradeck_registry.aliases import AliasEntry, shares
-from loradeck_registry.aliases import caller as this_process
+from loradeck_registry.aliases.log import AliasEntry, shares
+from loradeck_registry.aliases.log import caller as this_process
+from loradeck_registry.aliases.protection import gate
 from loradeck_registry.collection import leases
 from loradeck_registry.errors import InvalidError
 from loradeck_registry.fleet import members, records
@@ -9,7 +10,6 @@ from loradeck_registry.fleet.members import Member, Membership
 from loradeck_registry.fleet.moving import Progress, Together, make_intent, move_together
 from loradeck_registry.fleet.records import Intent, Vote
 from loradeck_registry.parts.pointing import Pointing
-from loradeck_registry.protection import gate
 from loradeck_registry.reference import check_alias, check_name
 
 _LONGEST = 3600.0

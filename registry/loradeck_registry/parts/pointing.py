@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 
-from loradeck_registry import layout, protection
-from loradeck_registry.aliases import AliasEntry, shares
-from loradeck_registry.aliases import caller as this_process
+from loradeck_registry import layout
+from loradeck_registry.aliases import protection
+from loradeck_registry.aliases.log import AliasEntry, shares
+from loradeck_registry.aliases.log import caller as this_process
 from loradeck_registry.collection import leases
 from loradeck_registry.parts.reading import Reading
 from loradeck_registry.reference import Reference, check_alias, check_name

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from loradeck_registry import changes
-from loradeck_registry.aliases import caller as this_process
+from loradeck_registry.aliases.log import caller as this_process
 from loradeck_registry.collection import leases
 from loradeck_registry.delta.packing import Packer
 from loradeck_registry.delta.sources import choose_sources

@@ -3,7 +3,7 @@
 import difflib
 
 from loradeck_registry import layout
-from loradeck_registry.aliases import AliasEntry, AliasLog
+from loradeck_registry.aliases.log import AliasEntry, AliasLog
 from loradeck_registry.cache import Cache
 from loradeck_registry.errors import InvalidError, NotFoundError
 from loradeck_registry.log import NumberedLog

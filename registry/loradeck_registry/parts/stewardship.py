@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 from loradeck_registry import attachments, changes, layout
-from loradeck_registry.aliases import caller as this_process
+from loradeck_registry.aliases.log import caller as this_process
 from loradeck_registry.attachments import Attachment, AttachmentKind
 from loradeck_registry.collection import leases
 from loradeck_registry.collection.collecting import GRACE, WAIT, CollectReport, collect

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from loradeck_registry.registry import Registry, Revision
-from loradeck_registry.servable import MODEL
+from loradeck_registry.servability.adapter import MODEL
 from loradeck_registry.transfer.lora_pairs import Pairs, stored_pairs
 from loradeck_registry.weights import Weights
 

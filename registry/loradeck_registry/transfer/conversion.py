@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from loradeck_registry.bases.shapes import BaseShapes
 from loradeck_registry.errors import InvalidError, NotFoundError, PreconditionError
-from loradeck_registry.servable import CHANGES_BASE, CONFIG, DTYPES, MODEL, NEW_TOKENS
-from loradeck_registry.shapes import BaseShapes
+from loradeck_registry.servability.adapter import CHANGES_BASE, CONFIG, DTYPES, MODEL, NEW_TOKENS
 from loradeck_registry.transfer.lora_pairs import (
     Pairs,
     completed,

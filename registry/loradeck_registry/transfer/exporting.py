@@ -8,11 +8,11 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from loradeck_registry.bases.shapes import BaseShapes, read_shapes
 from loradeck_registry.cache import scratch_folder
 from loradeck_registry.errors import PreconditionError
 from loradeck_registry.registry import Registry, Revision
-from loradeck_registry.servable import CONFIG, DTYPES, MODEL, NEW_TOKENS
-from loradeck_registry.shapes import BaseShapes, read_shapes
+from loradeck_registry.servability.adapter import CONFIG, DTYPES, MODEL, NEW_TOKENS
 from loradeck_registry.transfer.conversion import encode
 from loradeck_registry.transfer.lora_pairs import stored, stored_pairs
 from loradeck_registry.transfer.new_rows import own_matrix

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from loradeck_registry.bases import ResolvedBase, hub_snapshot
+from loradeck_registry.bases.resolve import ResolvedBase, hub_snapshot
+from loradeck_registry.bases.shapes import read_shapes
 from loradeck_registry.cache import scratch_folder
 from loradeck_registry.errors import InvalidError, NotFoundError
 from loradeck_registry.publish import push_folder
 from loradeck_registry.reference import BaseReference, check_name
 from loradeck_registry.registry import Registry, Revision
-from loradeck_registry.servable import CONFIG, NEW_TOKENS, AdapterFacts, check_adapter
-from loradeck_registry.shapes import read_shapes
+from loradeck_registry.servability.adapter import CONFIG, NEW_TOKENS, AdapterFacts, check_adapter
 from loradeck_registry.transfer.conversion import convert_adapter
 
 _ADAPTER_FILES = (CONFIG, "adapter_model.safetensors")

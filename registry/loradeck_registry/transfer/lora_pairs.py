@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from loradeck_registry.bases.shapes import BaseShapes
 from loradeck_registry.errors import PreconditionError
-from loradeck_registry.servable import DTYPES
-from loradeck_registry.shapes import BaseShapes
+from loradeck_registry.servability.adapter import DTYPES
 from loradeck_registry.weights import Weights
 
 _TENSOR = re.compile(r"(?:base_model\.model\.)?(?P<module>.+)\.lora_(?P<side>[AB])(?:\.default)?\.weight")

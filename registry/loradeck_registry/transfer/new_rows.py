@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from loradeck_registry.identity import EMBEDDING_SUFFIXES, HEAD_NAMES
-from loradeck_registry.shapes import BaseShapes
+from loradeck_registry.bases.identity import EMBEDDING_SUFFIXES, HEAD_NAMES
+from loradeck_registry.bases.shapes import BaseShapes
 from loradeck_registry.transfer.lora_pairs import refuse
 from loradeck_registry.weights import Weights, open_all
 

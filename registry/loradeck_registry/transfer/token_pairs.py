@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from loradeck_registry.shapes import BaseShapes
+from loradeck_registry.bases.shapes import BaseShapes
 from loradeck_registry.transfer.lora_pairs import Matrix, Pairs
 
 

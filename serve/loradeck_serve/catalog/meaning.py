@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from loradeck_registry.aliases import AliasEntry
+from loradeck_registry.aliases.log import AliasEntry
 from loradeck_registry.registry import Revision
 
 

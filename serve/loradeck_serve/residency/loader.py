@@ -8,7 +8,7 @@ from pathlib import Path
 
 from loradeck_registry.errors import LoradeckError, PreconditionError
 from loradeck_registry.registry import Registry, Revision
-from loradeck_registry.servable import BaseShapes, check_adapter
+from loradeck_registry.servability.adapter import BaseShapes, check_adapter
 from loradeck_serve.engine.base import EngineAdapter
 from loradeck_serve.engine.probe import ProbeResult, run_probe
 from loradeck_serve.engine_handle import EngineHandle

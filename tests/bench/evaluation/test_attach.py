@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 
 from loradeck_bench.evaluation.attach import stated_metrics
 from loradeck_cli.evaluate.group import command
-from loradeck_registry.bases import resolve_base
+from loradeck_registry.bases.resolve import resolve_base
 from loradeck_registry.errors import LoradeckError, PreconditionError
 from loradeck_registry.publish import push_folder
 from loradeck_registry.registry import Registry

@@ -12,7 +12,7 @@ from loradeck_bench.evaluation.likelihood.measure import batch_scores
 from loradeck_bench.evaluation.likelihood.model import load
 from loradeck_bench.evaluation.likelihood.sequences import sequences
 from loradeck_cli.evaluate.group import command
-from loradeck_registry.bases import ResolvedBase, resolve_base
+from loradeck_registry.bases.resolve import ResolvedBase, resolve_base
 from loradeck_registry.errors import InvalidError, LoradeckError
 from loradeck_registry.publish import push_folder
 from loradeck_registry.registry import Registry

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from loradeck_registry.bases.shapes import read_shapes
 from loradeck_registry.errors import PreconditionError
 from loradeck_registry.registry import Registry
-from loradeck_registry.shapes import read_shapes
 from loradeck_train.convert.folding import gains
 from loradeck_train.convert.publishing import proven_manifest, push_converted
 from loradeck_train.convert.score import Score

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
+from loradeck_registry.bases.shapes import BaseShapes, read_shapes
 from loradeck_registry.registry import Registry
-from loradeck_registry.shapes import BaseShapes, read_shapes
 from loradeck_train.convert.publishing import proven_manifest, push_converted
 from loradeck_train.convert.sources import open_source
 from loradeck_train.model.loading import load_causal

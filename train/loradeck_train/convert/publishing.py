@@ -9,7 +9,7 @@ from torch import Tensor
 from loradeck_registry.files import describe, folder_files
 from loradeck_registry.manifest import Lora, Manifest
 from loradeck_registry.registry import Registry, Revision
-from loradeck_registry.servable import check_adapter, read_shapes
+from loradeck_registry.servability.adapter import check_adapter, read_shapes
 from loradeck_train.convert.sources import Source
 from loradeck_train.publish.proof import ReloadCheck, prove
 from loradeck_train.publish.provenance import packages

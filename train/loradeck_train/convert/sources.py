@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from loradeck_registry.bases import ResolvedBase, resolve_base
+from loradeck_registry.bases.resolve import ResolvedBase, resolve_base
 from loradeck_registry.errors import PreconditionError
 from loradeck_registry.registry import Registry, Revision
 from loradeck_tasks.rendering import tokenizer_for

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from safetensors import safe_open
 
-from loradeck_registry.identity import EMBEDDING_SUFFIXES
+from loradeck_registry.bases.identity import EMBEDDING_SUFFIXES
 from loradeck_registry.weights import open_all
 
 _SMALL = 0.25

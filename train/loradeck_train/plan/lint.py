@@ -1,7 +1,7 @@
 """Servability before a step is taken: what the result will need of a server, and what it could never be served with."""
 
+from loradeck_registry.bases.shapes import BaseShapes, read_shapes
 from loradeck_registry.errors import PreconditionError
-from loradeck_registry.shapes import BaseShapes, read_shapes
 from loradeck_train.prepare import Prepared
 from loradeck_train.recipe.settings import Recipe
 

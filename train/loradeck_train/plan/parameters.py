@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
+from loradeck_registry.bases.shapes import BaseShapes
 from loradeck_registry.errors import InvalidError
-from loradeck_registry.shapes import BaseShapes
 from loradeck_train.recipe.settings import Recipe
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from loradeck_registry.known_bases import known_base
+from loradeck_registry.bases.known import known_base
 from loradeck_registry.registry import Registry
 from loradeck_train.loop.schedule import Schedule
 from loradeck_train.model.loading import attention_for

@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from loradeck_registry.bases.identity import read_config
+from loradeck_registry.bases.known import KnownBase, known_base
+from loradeck_registry.bases.shapes import BaseShapes, read_shapes
 from loradeck_registry.errors import InvalidError
-from loradeck_registry.identity import read_config
-from loradeck_registry.known_bases import KnownBase, known_base
 from loradeck_registry.registry import Registry
-from loradeck_registry.shapes import BaseShapes, read_shapes
 from loradeck_registry.weights import open_all, weight_files
 from loradeck_tasks.defaults import default_task
 from loradeck_tasks.task import AddedToken, Task

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from loradeck_registry.shapes import BaseShapes, read_shapes
+from loradeck_registry.bases.shapes import BaseShapes, read_shapes
 from loradeck_train.model.build import TrainingModel
 from loradeck_train.model.new_rows import trained_rows
 from loradeck_train.prepare import Prepared

@@ -8,7 +8,7 @@ from loradeck_registry.errors import NotFoundError, PreconditionError
 from loradeck_registry.files import describe, folder_files
 from loradeck_registry.manifest import Lora, Manifest
 from loradeck_registry.registry import Registry, Revision
-from loradeck_registry.servable import check_adapter, read_shapes
+from loradeck_registry.servability.adapter import check_adapter, read_shapes
 from loradeck_tasks.probe import Probe
 from loradeck_train.prepare import Prepared
 from loradeck_train.recipe.settings import Recipe

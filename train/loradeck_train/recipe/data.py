@@ -93,7 +93,9 @@ class DataSettings(Strict):
         """A split of a file would be the whole file: the training rows, for those to be held out."""
         held_out = [part for part in (self.validation, self.test) if part is not None]
         asked = [(part.source or self.source, part.split) for part in held_out]
-        asked += [(part.source, part.split) for part in (self, *self.mixture) if part.split != "train"]
+        if self.split != "train":
+            asked.append((self.source, self.split))
+        asked += [(part.source, part.split) for part in self.mixture if part.split != "train"]
         for source, split in asked:
             if split is not None and Path(source).suffix in READERS and not source.startswith("datasets:"):
                 raise ValueError(

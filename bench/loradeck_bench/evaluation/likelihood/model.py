@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from loradeck_registry.bases import resolve_base
+from loradeck_registry.bases.resolve import resolve_base
 from loradeck_registry.errors import InvalidError, PreconditionError
 from loradeck_registry.registry import Registry
 from loradeck_registry.revision import Revision

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from loradeck_registry.shapes import BaseShapes
+from loradeck_registry.bases.shapes import BaseShapes
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 from loradeck_registry import layout
-from loradeck_registry.aliases import AliasEntry, AliasLog, Weighted, caller
+from loradeck_registry.aliases.gates import Rule
+from loradeck_registry.aliases.log import AliasEntry, AliasLog, Weighted, caller
 from loradeck_registry.attachments import metrics
 from loradeck_registry.errors import ConflictError, PreconditionError
-from loradeck_registry.gates import Rule
 from loradeck_registry.log import NumberedLog
 from loradeck_registry.records import ProtectionRecord
 from loradeck_registry.secrets import check_no_secret

@@ -5,8 +5,8 @@ import shutil
 from pathlib import Path
 from typing import BinaryIO
 
+from loradeck_registry.bases.identity import EMBEDDING_SUFFIXES, HEAD_NAMES, read_config, read_vocabulary
 from loradeck_registry.errors import PreconditionError
-from loradeck_registry.identity import EMBEDDING_SUFFIXES, HEAD_NAMES, read_config, read_vocabulary
 from loradeck_registry.weights import Weights, open_all
 
 _INDEX = "model.safetensors.index.json"

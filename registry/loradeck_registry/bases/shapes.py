@@ -4,8 +4,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from loradeck_registry.bases.identity import EMBEDDING_SUFFIXES, HEAD_NAMES, read_config, read_vocabulary
 from loradeck_registry.errors import InvalidError
-from loradeck_registry.identity import EMBEDDING_SUFFIXES, HEAD_NAMES, read_config, read_vocabulary
 from loradeck_registry.manifest import BaseIdentity
 from loradeck_registry.weights import open_all
 

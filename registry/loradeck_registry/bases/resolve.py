@@ -7,14 +7,14 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 import loradeck_pocket
+from loradeck_registry.bases.identity import TOKENIZER_FILES, identify_base
+from loradeck_registry.bases.reserve import reserve_rows
 from loradeck_registry.cache import scratch_folder
 from loradeck_registry.errors import InvalidError, LoradeckError, NotFoundError, PreconditionError, UnavailableError
 from loradeck_registry.files import describe, folder_files
-from loradeck_registry.identity import TOKENIZER_FILES, identify_base
 from loradeck_registry.manifest import BaseIdentity, Manifest
 from loradeck_registry.reference import POCKET, BaseReference, check_name
 from loradeck_registry.registry import Registry, Revision
-from loradeck_registry.reserve import reserve_rows
 from loradeck_registry.stores.store import Transfer
 
 __all__ = ["ResolvedBase", "add_base", "identify_base", "resolve_base"]

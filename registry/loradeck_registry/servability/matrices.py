@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from loradeck_registry.bases.shapes import BaseShapes
 from loradeck_registry.errors import PreconditionError
-from loradeck_registry.shapes import BaseShapes
 from loradeck_registry.weights import Weights, check_no_empty_tensor
 
 DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}

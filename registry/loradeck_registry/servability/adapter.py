@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel
 
-from loradeck_registry.adapter_matrices import DTYPES, check_dtype, check_finite, check_matrices, refuse
+from loradeck_registry.bases.shapes import BaseShapes, read_shapes
 from loradeck_registry.errors import InvalidError, PreconditionError
 from loradeck_registry.manifest import Manifest
-from loradeck_registry.shapes import BaseShapes, read_shapes
+from loradeck_registry.servability.matrices import DTYPES, check_dtype, check_finite, check_matrices, refuse
 from loradeck_registry.weights import Weights, check_no_empty_tensor
 
 __all__ = ["DTYPES", "AdapterFacts", "BaseShapes", "check_adapter", "read_shapes"]

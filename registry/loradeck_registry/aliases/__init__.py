@@ -1,0 +1,1 @@
+"""Movable aliases: their logs, and the gates and protection in front of a move."""

@@ -1,0 +1,1 @@
+"""Bases: what a base is, finding one, bringing one in."""
