@@ -3,6 +3,7 @@
 import click
 
 from loradeck_cli.bench.ab import ab
+from loradeck_cli.bench.client import client
 from loradeck_cli.bench.fuzz import fuzz
 from loradeck_cli.bench.limits import goodput, sweep
 from loradeck_cli.bench.load import load
@@ -19,6 +20,7 @@ def command() -> None:
 
 
 for _command in (
-    load, ab, sweep, goodput, multilora, frontend, classify, cliff, swap, train, storage, registry_speed, soak, fuzz,
+    load, ab, sweep, goodput, client, multilora, frontend, classify, cliff, swap, train, storage, registry_speed, soak,
+    fuzz,
 ):  # fmt: skip
     command.add_command(_command)
