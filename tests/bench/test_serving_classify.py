@@ -22,7 +22,7 @@ PLAN = ClassifyPlan(rounds=2, single=3, prompt_tokens=20, concurrency=4)
 
 
 class Labels(inference.InferenceServiceServicer):
-    """10 ms for one pass, and as much for each generated token."""
+    """30 ms for one pass, and as much for each generated token."""
 
     prompt_tokens = 20
     short = ""
@@ -30,13 +30,13 @@ class Labels(inference.InferenceServiceServicer):
 
     async def Classify(self, request: Any, context: Any) -> Any:
         assert request.adapter == "one-pass"
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.03)
         return inference.ClassifyResponse(label="a", usage=inference.Usage(prompt_tokens=self.prompt_tokens))
 
     async def AnswerShort(self, request: Any, context: Any) -> Any:
         assert request.adapter == "generating"
         tokens = 1 if self.short and self.short in request.question else request.sampling.max_tokens
-        await asyncio.sleep(0.01 * tokens)
+        await asyncio.sleep(0.03 * tokens)
         usage = inference.Usage(prompt_tokens=20, output_tokens=tokens)
         return inference.AnswerShortResponse(answer="x", usage=usage)
 
@@ -54,8 +54,9 @@ async def labels() -> AsyncIterator[tuple[str, Labels]]:
 async def test_ratios_are_those_of_the_server(labels: tuple[str, Labels]) -> None:
     address, _ = labels
     result = await measure_on_server(address, PROMPTS, PLAN, lambda text: None)
-    assert result["latency_ratio"] == pytest.approx(1 / 3.5, abs=0.12)
-    assert result["throughput_ratio"] == pytest.approx(3.5, abs=1.2)
+    # 1/3.5 and 3.5 on an idle machine; what the machine adds to both ways brings them nearer to 1, never past it.
+    assert 0.2 < result["latency_ratio"] < 0.7
+    assert 1.4 < result["throughput_ratio"] < 4.5
     assert set(result["by_way"]) == {"one_pass", "generated_3", "generated_4"}
     assert result["prompts"] == 8
     assert classify_table(result).row_count == 6
