@@ -38,6 +38,8 @@ _POCKET = {
     "pocket:arithmetic": loradeck_pocket.ARITHMETIC,
     "pocket:instructions": loradeck_pocket.INSTRUCTIONS,
     "pocket:meanings": loradeck_pocket.MEANINGS,
+    "pocket:sums": loradeck_pocket.SUMS,
+    "pocket:queries": loradeck_pocket.QUERIES,
     "pocket:gsm8k": loradeck_pocket.GSM8K,
     "pocket:wikisql": loradeck_pocket.WIKISQL,
 }
@@ -69,11 +71,11 @@ def read_rows(
 ) -> list[Row]:
     """Rows of `source` with the columns of `task` as text.
 
-    `source` is a set that the project ships (`pocket:` and classification, qa, arithmetic, instructions, meanings,
-    gsm8k or wikisql), a .jsonl, .csv or .parquet file, `text2sql:FILE`, or a folder with a file named after `split`.
-    `columns` says where a column comes from if not from the one of its name. Rows of `generate` may lack a reference,
-    which is then empty. Raises NotFoundError, or InvalidError for a missing column (named, with the row) or an empty
-    set.
+    `source` is a set that the project ships (`pocket:` and classification, qa, arithmetic, sums, instructions,
+    meanings, queries, gsm8k or wikisql), a .jsonl, .csv or .parquet file, `text2sql:FILE`, or a folder with a file
+    named after `split`. `columns` says where a column comes from if not from the one of its name. Rows of `generate`
+    may lack a reference, which is then empty. Raises NotFoundError, or InvalidError for a missing column (named, with
+    the row) or an empty set.
     """
     given = columns or {}
     wanted = {name: given.get(name, Column(name)) for name in _names(task, given)}

@@ -13,14 +13,16 @@ from loradeck_bench.study.format.work import DataSet, Source
 from loradeck_registry.errors import InvalidError
 
 _POCKET_DATA = Path(loradeck_pocket.__file__).parent / "data"
+FILES = ("train", "validation", "test", "database")
+"""What a source of a data set may name, and what `${NAME.…}` means in settings and commands."""
 _PLACEHOLDER = re.compile(r"\$\{([^}]*)\}")
 
 
 def choose_source(data: DataSet, folder: Path) -> Source | None:
     """The first source of a data set whose files are there, with whole paths; None if there is none."""
     for source in data.sources:
-        splits = {name: getattr(source, name) for name in ("train", "validation", "test")}
-        located = {name: _locate(text, folder) for name, text in splits.items() if text is not None}
+        files = {name: getattr(source, name) for name in FILES}
+        located = {name: _locate(text, folder) for name, text in files.items() if text is not None}
         if all(located.values()):
             return source.model_copy(update=located)
     return None
@@ -30,7 +32,8 @@ def _locate(text: str, folder: Path) -> str | None:
     """The text of a source with a whole path in it; None if its file is not there."""
     kind, separator, rest = text.partition(":")
     if kind == "pocket":
-        return text if (_POCKET_DATA / rest).is_dir() else None
+        path = _POCKET_DATA / rest
+        return str(path) if path.is_file() else text if path.is_dir() else None
     if kind == "datasets":
         return text
     if kind == "text2sql" and separator:

@@ -10,7 +10,7 @@ from typing import Any
 from loradeck_bench.study.cutting import cut
 from loradeck_bench.study.format.study import Study
 from loradeck_bench.study.format.work import Command, Compared, Evaluation, Judged, Loss, Run, Served, Source
-from loradeck_bench.study.inputs import as_sets, choose_source, digest_of, fill, placeholders
+from loradeck_bench.study.inputs import FILES, as_sets, choose_source, digest_of, fill, placeholders
 from loradeck_bench.study.place import Place
 from loradeck_registry.errors import InvalidError, NotFoundError
 
@@ -91,11 +91,11 @@ class Plan:
     def names(self) -> dict[str, str]:
         """What `${…}` means in settings and commands."""
         files = {
-            f"{name}.{split}": text
+            f"{name}.{file}": text
             for name, source in self.sources.items()
             if source is not None
-            for split in ("train", "validation", "test")
-            if (text := source.of(split)) is not None
+            for file in FILES
+            if (text := getattr(source, file)) is not None
         }
         return {**files, "registry": str(self.place.registry.absolute())}
 
@@ -168,7 +168,7 @@ class Plan:
         if isinstance(one, Served | Loss):
             blocked = blocked or self._missing_data([one.data])
             source = self.sources[one.data]
-            own["data"] = source.model_dump(exclude={"note", "set", "train"}) if source else None
+            own["data"] = source.model_dump(exclude={"note", "set", "train", "database"}) if source else None
             base = self.study.servers[one.server].base if isinstance(one, Served) else one.base
             if isinstance(one, Served):
                 own["server"] = self.study.servers[one.server].model_dump(exclude={"base"})

@@ -79,6 +79,19 @@ def test_missing_data_block_what_needs_them_and_say_how_to_get_them(tree: Tree, 
     assert [one.step.id for one in state.left()] == ["bases/main"]
 
 
+def test_database_of_a_data_set_fills_the_options_that_name_it(tree: Tree, planned: Planned) -> None:
+    tree["data"]["texts"]["sources"][0]["database"] = "pocket:queries/tables.sqlite"
+    before = planned(tree)
+    tree["evaluations"]["base"]["options"] = ["--database", "${texts.database}"]
+    plan = planned(tree)
+    file = plan.names()["texts.database"]
+    assert Path(file).is_file()
+    assert plan.steps["evaluations/base"].inputs["evaluation"]["options"] == ["--database", file]
+    assert changed(before, plan) == {"evaluations/base"}, "who does not name it is not touched by it"
+    tree["data"]["texts"]["sources"][0]["database"] = "pocket:queries/none.sqlite"
+    assert "no data texts" in str(planned(tree).steps["evaluations/base"].blocked)
+
+
 def test_missing_package_blocks_its_run_alone(tree: Tree, planned: Planned) -> None:
     tree["runs"]["lora"] |= {"needs": ["no_such_package"], "get": "pip install it"}
     plan = planned(tree)

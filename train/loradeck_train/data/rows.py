@@ -15,6 +15,8 @@ POCKET = {
     "pocket:arithmetic": loradeck_pocket.ARITHMETIC,
     "pocket:instructions": loradeck_pocket.INSTRUCTIONS,
     "pocket:meanings": loradeck_pocket.MEANINGS,
+    "pocket:sums": loradeck_pocket.SUMS,
+    "pocket:queries": loradeck_pocket.QUERIES,
     "pocket:gsm8k": loradeck_pocket.GSM8K,
     "pocket:wikisql": loradeck_pocket.WIKISQL,
 }

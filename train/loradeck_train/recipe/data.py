@@ -65,7 +65,8 @@ class DataSettings(Strict):
 
     source: NonEmpty = Field(
         description="file (.jsonl, .csv, .parquet), a folder of splits, a set of the project (`pocket:` and "
-        "classification, qa, arithmetic, instructions, meanings, gsm8k or wikisql), or `datasets:NAME[/CONFIG]`"
+        "classification, qa, arithmetic, sums, instructions, meanings, queries, gsm8k or wikisql), or "
+        "`datasets:NAME[/CONFIG]`"
     )
     split: NonEmpty = Field(
         default="train", description="split of a folder, `pocket:` or `datasets:` source; files have none"

@@ -23,6 +23,9 @@ class Source(Strict):
     train: Text | None = Field(default=None, description="file below the study's data folder, `pocket:…`, `datasets:…`")
     validation: Text | None = None
     test: Text | None = None
+    database: Text | None = Field(
+        default=None, description="SQLite file that its queries run on, for options: --database ${NAME.database}"
+    )
     columns: dict[Text, Text] = Field(default_factory=dict, description="for evaluations: field -> column[:pattern]")
     set: Settings = Field(default_factory=dict, description="recipe keys that go with this source")
     note: str = Field(default="", description="what to know of it; stands in the report")
