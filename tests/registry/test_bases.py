@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from loradeck_registry import identity as identity_module
+from loradeck_registry.bases import identity as identity_module
 from loradeck_registry.bases.identity import identify_base, read_vocabulary
 from loradeck_registry.bases.resolve import add_base, resolve_base
 from loradeck_registry.errors import InvalidError, NotFoundError, PreconditionError, UnavailableError
