@@ -127,8 +127,8 @@ async def test_honest_server_swaps_without_a_wrong_reply(swap: Any) -> None:
     assert (result["old_revision"], result["new_revision"]) == (1, 2)
     assert set(result["answered_by"]) == {"1", "2"}
     seconds = result["seconds"]
-    assert 0 <= seconds["move_seen"] < 1
-    assert 0 < seconds["first_new_answer"] < 1.5
+    assert 0 <= seconds["move_seen"] < 5
+    assert 0 < seconds["first_new_answer"] < 5
     assert seconds["publish"] > 0
     assert len(result["timeline"]) == result["requests"] > 30
 

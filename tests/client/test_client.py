@@ -120,7 +120,7 @@ def test_no_retry_beyond_the_deadline(script: Script) -> None:
     begin = time.monotonic()
     with Client(script.address, timeout=0.5, retry=FAST) as client, pytest.raises(ExhaustedError) as raised:
         client.classify("x")
-    assert time.monotonic() - begin < 2
+    assert time.monotonic() - begin < 4
     assert raised.value.retry_after == pytest.approx(5)
 
 

@@ -149,7 +149,7 @@ def test_server_that_dies_after_the_move_does_not_hold_up_the_command(fleet: Reg
         begin = time.monotonic()
         done = fleet.move_together("clf", "prod", "2", seconds=20)
         timer.join()
-    assert time.monotonic() - begin < 8
+    assert time.monotonic() - begin < 15
     assert done.entry is not None
     assert sorted(standing.state for standing in done.servers) == ["flipped", "gone"]
 

@@ -46,7 +46,7 @@ async def released(deck: Deck) -> None:
     """Wait until no lease is left."""
     begin = time.monotonic()
     while read_leases(deck.registry._store):
-        assert time.monotonic() - begin < 5, "a lease was left behind"
+        assert time.monotonic() - begin < 30, "a lease was left behind"
         await asyncio.sleep(0.02)
 
 
@@ -95,7 +95,7 @@ async def test_renewal_keeps_what_is_needed_and_drops_the_rest(deck: Deck) -> No
         now = read_leases(deck.registry._store)
         if {held.manifests for held in now} == {(second,)} and not {held.key for held in now} & before:
             break
-        assert time.monotonic() - begin < 5, "the lease was not renewed, or the other one not dropped"
+        assert time.monotonic() - begin < 30, "the lease was not renewed, or the other one not dropped"
         await asyncio.sleep(0.02)
     running.cancel()
     await hold.close()
@@ -126,6 +126,6 @@ async def test_files_stay_in_the_cache_while_loaded_and_may_go_afterwards(start:
     await running.admin.UnloadAdapter(adapters.UnloadAdapterRequest(adapter="clf@1"))
     begin = time.monotonic()
     while folder.is_dir():
-        assert time.monotonic() - begin < 5, "the cache still takes the files for used"
+        assert time.monotonic() - begin < 30, "the cache still takes the files for used"
         await asyncio.to_thread(evict, deck.cache, 0)
     assert await ask(running, "clf@1") == 1

@@ -219,7 +219,7 @@ async def test_stop_waits_no_longer_than_the_bound(start: Start) -> None:
     begin = time.monotonic()
     running.server.stop()
     await asyncio.wait_for(running.task, 10)
-    assert time.monotonic() - begin < 5
+    assert time.monotonic() - begin < 8
     with pytest.raises(grpc.RpcError):
         await call
 

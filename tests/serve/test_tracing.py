@@ -50,7 +50,7 @@ async def by_name(exporter: InMemorySpanExporter, count: int) -> Mapping[str, Re
     """The spans, once there are `count`: the last one is made after the caller has its answer."""
     begin = time.monotonic()
     while len(found := exporter.get_finished_spans()) < count:
-        assert time.monotonic() - begin < 5, [span.name for span in found]
+        assert time.monotonic() - begin < 30, [span.name for span in found]
         await asyncio.sleep(0.01)
     return {span.name: span for span in found}
 
@@ -162,7 +162,7 @@ async def test_collector_gets_the_spans_by_otlp(start: Start) -> None:
         running = await start(tracing={"endpoint": f"http://127.0.0.1:{port}", "service": "deck"})
         await read(running)
         running.server.stop()
-        await asyncio.wait_for(running.task, 20)
+        await asyncio.wait_for(running.task, 40)
         resources = [found for request in collector.requests for found in request.resource_spans]
         assert {a.key: a.value.string_value for a in resources[0].resource.attributes}["service.name"] == "deck"
         names = [span.name for found in resources for scope in found.scope_spans for span in scope.spans]
@@ -182,8 +182,8 @@ async def test_absent_collector_disturbs_neither_requests_nor_the_stop(start: St
     await read(running)
     begin = time.monotonic()
     running.server.stop()
-    await asyncio.wait_for(running.task, 20)
-    assert time.monotonic() - begin < 8
+    await asyncio.wait_for(running.task, 40)
+    assert time.monotonic() - begin < 15
 
 
 def test_traces_are_off_unless_a_collector_is_named() -> None:
