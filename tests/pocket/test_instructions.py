@@ -48,6 +48,10 @@ def test_generators_repeat_the_committed_rows() -> None:
         generate = load_script(task, "generate")
         for split, count in counts.items():
             assert [vars(row) for row in generate.draw_split(split, count, 20260101)] == rows(task, split)
+    generate = load_script("meanings", "generate")
+    train_rows = generate.draw_split("train", 1600, 20260101)
+    familiar = generate.draw_familiar(200, 20260101, train_rows)
+    assert [vars(row) for row in familiar] == rows("meanings", "familiar")
     train, test, math = instructions()
     taken = {row["instruction"] for row in (*train, *test)}
     drawn = load_script("instructions", "generate").draw_math(340, 20260101, taken)
@@ -68,9 +72,13 @@ def test_another_seed_gives_other_rows(task: str) -> None:
 
 def test_meanings_break_no_promise_and_parse_as_viggo_does() -> None:
     check = load_script("meanings", "check")
-    train, test = rows("meanings", "train"), rows("meanings", "test")
-    assert check.violations(check.measure(train, test)) == []
-    parsed = [parse_meaning(row["meaning"]) for row in (*train, *test)]
+    train, test, familiar = (rows("meanings", split) for split in ("train", "test", "familiar"))
+    assert check.violations(check.measure(train, test, familiar)) == []
+    assert check.violations(check.measure(train, test, [*familiar, test[0]])) == [
+        "duplicate_sentences is 1, not 0",
+        "unfamiliar_forms is 1, not 0",
+    ]
+    parsed = [parse_meaning(row["meaning"]) for row in (*train, *test, *familiar)]
     assert all(meaning is not None and meaning.slots for meaning in parsed)
 
 

@@ -5,6 +5,7 @@ import json
 import re
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
 
@@ -37,15 +38,16 @@ def told(row: Row) -> bool:
     return all(value in SLOTS[slot] and re.search(rf"\b{value}\b", row["sentence"]) for slot, value in pairs)
 
 
-def measure(train: list[Row], test: list[Row]) -> dict[str, object]:
+def measure(train: list[Row], test: list[Row], familiar: Sequence[Row] = ()) -> dict[str, object]:
     """All figures of the data card."""
-    every = train + test
+    every, known = [*train, *test, *familiar], {form(row["sentence"]) for row in train}
     slots = [row["meaning"].count("[") for row in every]
     return {
-        "rows": {"train": len(train), "test": len(test)},
+        "rows": {"train": len(train), "test": len(test), "familiar": len(familiar)},
         "functions": dict(sorted(Counter(row["meaning"].partition("(")[0] for row in test).items())),
         "duplicate_sentences": len(every) - len({row["sentence"] for row in every}),
-        "shared_forms": len({form(row["sentence"]) for row in train} & {form(row["sentence"]) for row in test}),
+        "shared_forms": len(known & {form(row["sentence"]) for row in test}),
+        "unfamiliar_forms": len({form(row["sentence"]) for row in familiar} - known),
         "not_told": sum(not told(row) for row in every),
         "slots": {"min": min(slots), "mean": round(mean(slots), 2), "max": max(slots)},
         "sentence_words": round(mean(len(row["sentence"].split()) for row in every), 1),
@@ -58,7 +60,7 @@ def violations(figures: dict[str, object]) -> list[str]:
     rows = figures["rows"]
     if not isinstance(rows, dict) or rows["train"] < 1600 or rows["test"] < 200:
         broken.append("fewer than 1600 train or 200 test rows")
-    for name in ("duplicate_sentences", "shared_forms", "not_told"):
+    for name in ("duplicate_sentences", "shared_forms", "unfamiliar_forms", "not_told"):
         if figures[name] != 0:
             broken.append(f"{name} is {figures[name]}, not 0")
     return broken
@@ -67,9 +69,9 @@ def violations(figures: dict[str, object]) -> list[str]:
 def main() -> int:
     """Print the figures as JSON; exit code 1 when a promise is broken."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path, help="folder with train.jsonl and test.jsonl")
+    parser.add_argument("folder", type=Path, help="folder with train.jsonl, test.jsonl and familiar.jsonl")
     folder = parser.parse_args().folder
-    figures = measure(read_rows(folder / "train.jsonl"), read_rows(folder / "test.jsonl"))
+    figures = measure(*(read_rows(folder / f"{split}.jsonl") for split in ("train", "test", "familiar")))
     print(json.dumps(figures, indent=1))
     broken = violations(figures)
     for line in broken:
