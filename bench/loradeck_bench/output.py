@@ -34,12 +34,15 @@ def open_for_writing(target: str) -> Iterator[TextIO]:
 
 
 def ensure_writable(*targets: str | None) -> None:
-    """Raise PreconditionError now, before a long run, if a result could not be written at its end."""
+    """Raise PreconditionError now, before a long run, if a result could not be written at its end. Leaves no file."""
     for target in targets:
         if target not in (None, "-"):
             path = Path(str(target))
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
+                new = not path.exists()
                 path.open("a").close()
+                if new:
+                    path.unlink()
             except OSError as error:
                 raise PreconditionError(f"cannot write {target}: {error.strerror}", reason="NOT_WRITABLE") from None

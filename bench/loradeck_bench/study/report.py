@@ -16,6 +16,11 @@ from loradeck_bench.study.state import State
 from loradeck_bench.study.tables import make_table
 
 Report = dict[str, Any]
+LEFT_OUT = (
+    ("failed", "failed"), ("not_parsed", "replies not parsed"), ("not_answered", "without an answer to judge"),
+    ("without_reference", "without a reference"), ("too_long", "too long"),
+)  # fmt: skip
+"""What the results of steps count that does not enter their figures, and how the report says it."""
 
 
 def make_report(plan: Plan, state: State, failed: Mapping[str, str], unfinished: str = "") -> tuple[Report, Report]:
@@ -85,6 +90,10 @@ def _steps(state: State, failed: Mapping[str, str]) -> list[dict[str, Any]]:
             row["why"] = f"needs {needed[0]}, which failed"
         if one.outcome is not None:
             row |= {"seconds": one.outcome.seconds, "created": one.outcome.created}
+            if left_out := [
+                f"{one.outcome.result[key]} {what}" for key, what in LEFT_OUT if one.outcome.result.get(key)
+            ]:
+                row["left_out"] = ", ".join(left_out)
         rows.append(row)
     return rows
 
