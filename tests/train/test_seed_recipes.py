@@ -30,7 +30,7 @@ def study_recipes() -> list[str]:
 
 def test_every_run_of_the_studies_has_a_recipe() -> None:
     assert {study: sum(name.startswith(f"{study}/") for name in study_recipes()) for study in STUDIES} == {
-        "econ-it": 10,
+        "econ-it": 11,
         "anyscale": 27,
         "belle": 10,
         "alpaca": 3,
