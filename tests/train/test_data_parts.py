@@ -9,10 +9,10 @@ import pytest
 from rich.console import Console
 
 from loradeck_registry.errors import InvalidError, PreconditionError
+from loradeck_tasks.blind import BLIND
 from loradeck_tasks.rendering import render_prompt
 from loradeck_train.data.leakage import find_leakage
 from loradeck_train.data.spool import Spool
-from loradeck_train.data.tasks import BLIND
 from loradeck_train.prepare import prepare
 from loradeck_train.recipe.settings import Recipe
 from loradeck_train.run import run

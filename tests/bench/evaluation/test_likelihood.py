@@ -16,6 +16,7 @@ from loradeck_registry.bases.resolve import ResolvedBase, resolve_base
 from loradeck_registry.errors import InvalidError, LoradeckError
 from loradeck_registry.publish import push_folder
 from loradeck_registry.registry import Registry
+from loradeck_tasks.blind import BLIND
 from loradeck_tasks.defaults import default_task
 from tests.support.tiny import make_tiny_adapter, make_tiny_base
 
@@ -141,8 +142,22 @@ def test_full_checkpoint_is_scored_by_its_own_weights(folder: Path) -> None:
 def test_label_tokens_of_an_adapter_are_scored(folder: Path) -> None:
     rows = [{"text": "a bank", "label": "AI"}, {"text": "a network", "label": "Telecom"}]
     found = run(folder, "--adapter", "clf", rows=rows, task="classification")
-    assert found["scored_tokens"] == 4  # a label token and the end of the turn, each
+    assert found["scored_tokens"] == 2  # a label token each: training learns no end of the turn behind it
     assert math.isfinite(found["loss"])
+
+
+def test_blind_answer_is_scored_with_its_mark(folder: Path) -> None:
+    registry = Registry.open(str(folder / "registry"), cache=folder / "cache")
+    base = resolve_base(f"dir:{folder / 'base'}", registry)
+    tokens = [{"content": mark, "id": base.identity.vocabulary + i} for i, mark in enumerate(BLIND)]
+    marked = default_task(
+        "generate", format="plain", template=f"{BLIND[0]}{{prompt}}{BLIND[1]}{BLIND[2]}", added_tokens=tokens,
+        stop=[BLIND[3]], system=None,
+    ).model_dump(mode="json")  # fmt: skip
+    publish(registry, base, folder, "blind", marked, added_tokens=4)
+    loaded = load("blind", f"dir:{folder / 'base'}", "generate", [], registry, "float32")
+    (first, *_) = sequences(ROWS, loaded, whole=False)
+    assert first.ids[-2] == tokens[3]["id"], "the mark that training learns, before the end of the turn"
 
 
 def test_results_of_two_models_are_compared(folder: Path) -> None:

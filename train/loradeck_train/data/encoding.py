@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from loradeck_registry.errors import InvalidError
+from loradeck_tasks.blind import answer_end
 from loradeck_tasks.rendering import render_example
 from loradeck_tasks.task import Task
 from loradeck_train.data.examples import Example
 from loradeck_train.data.spool import Spool
-from loradeck_train.data.tasks import answer_end
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from loradeck_registry.errors import InvalidError, PreconditionError
 from loradeck_registry.manifest import BaseIdentity
+from loradeck_tasks.blind import BLIND
 from loradeck_tasks.defaults import default_task
 from loradeck_tasks.rendering import chat_template_digest, tokenizer_digest, tokenizer_for
 from loradeck_tasks.task import MAX_ADDED_TOKENS, AddedToken, Label, Task
@@ -15,8 +16,6 @@ from loradeck_train.recipe.task import TaskSettings
 
 _STAND_IN = (Label(name="a"), Label(name="b"))
 _MAX_CONTENT = 64
-BLIND = ("<START_Q>", "<END_Q>", "<START_A>", "<END_A>")
-"""New tokens of format blind, as in Anyscale's comparison of prompts: question and answer between marks, no words."""
 
 
 def template_fields(settings: TaskSettings) -> tuple[str, ...]:
@@ -65,12 +64,6 @@ def make_task(settings: TaskSettings, labels: Sequence[str], base: BaseIdentity,
 def make_part_task(settings: TaskSettings, labels: Sequence[str]) -> Task:
     """The task of rows that are trained along: it adds no tokens, so its labels are text."""
     return _build(settings, labels=tuple(Label(name=name) for name in labels))
-
-
-def answer_end(task: Task) -> str:
-    """What an answer ends with before the end of the turn: format blind's last mark, else nothing."""
-    added = {token.content for token in task.added_tokens}
-    return BLIND[3] if task.format == "plain" and added.issuperset(BLIND) and BLIND[3] in task.stop else ""
 
 
 def label_token(name: str, index: int) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 from loradeck_bench.evaluation.likelihood.model import Loaded
 from loradeck_bench.rows import COLUMNS, Row, field_names
 from loradeck_registry.errors import InvalidError
+from loradeck_tasks.blind import answer_end
 from loradeck_tasks.rendering import render_example
 
 
@@ -21,8 +22,9 @@ class Sequenced:
 
 
 def sequences(rows: Sequence[Row], loaded: Loaded, *, whole: bool) -> list[Sequenced]:
-    """Every row with a reference. The answer and its end of turn are scored; with `whole` the prompt too, all but the
-    first token. Raises InvalidError if a row lacks a field of the task, or no row has a reference."""
+    """Every row with a reference. Scored is what a training learns: the answer and its end of turn, or a label token
+    alone; with `whole` the prompt too, all but the first token. Raises InvalidError if a row lacks a field of the task,
+    or no row has a reference."""
     column = COLUMNS[loaded.task.kind][-1]
     found = []
     for number, row in enumerate(rows):
@@ -30,7 +32,9 @@ def sequences(rows: Sequence[Row], loaded: Loaded, *, whole: bool) -> list[Seque
             continue
         names = field_names(row) if loaded.task.kind == "generate" else COLUMNS[loaded.task.kind][:-1]
         fields = {name: row[name] for name in names}
-        prompt, answer = render_example(loaded.task, fields, row[column], loaded.tokenizer)
+        said = row[column] if loaded.task.labels else row[column] + answer_end(loaded.task)
+        prompt, answer = render_example(loaded.task, fields, said, loaded.tokenizer)
+        answer = answer[:1] if loaded.task.uses_label_tokens else answer
         scored = 1 if whole else len(prompt)
         ids = (*prompt, *answer)
         found.append(Sequenced(number, ids, scored, _bytes(loaded.tokenizer, ids[scored:])))
