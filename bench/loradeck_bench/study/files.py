@@ -1,6 +1,5 @@
 """Study files: shipped names and paths, the two scales, and errors that name the key at fault."""
 
-import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -23,14 +22,13 @@ def shipped_studies() -> list[str]:
 
 
 def find_study(text: str) -> Path:
-    """The file of a study: a path, or the name of a shipped one. Raises NotFoundError with the nearest names."""
+    """The file of a study: a path, or the name of a shipped one. Raises NotFoundError, which names the shipped ones."""
     path = Path(text)
     if path.is_file():
         return path
     if text in shipped_studies():
         return SHIPPED / f"{text}.yaml"
-    near = difflib.get_close_matches(text, shipped_studies(), n=2, cutoff=0.4) or shipped_studies()
-    raise NotFoundError(f"no study {text!r}: neither a file nor a shipped study; shipped: {', '.join(near)}")
+    raise NotFoundError(f"no study {text!r}: neither a file nor one of {', '.join(shipped_studies())}")
 
 
 def load_study(path: Path, scale: Scale) -> Study:

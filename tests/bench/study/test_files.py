@@ -98,6 +98,6 @@ def test_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
         load_study(path, "pocket")
 
 
-def test_unknown_study_names_the_nearest() -> None:
-    with pytest.raises(NotFoundError, match="alpaca"):
+def test_unknown_study_names_those_there_are() -> None:
+    with pytest.raises(NotFoundError, match="alpaca, anyscale, belle, econ-it"):
         find_study("alpacca")
