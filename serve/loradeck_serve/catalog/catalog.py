@@ -64,7 +64,11 @@ class Catalog:
         if lookup is None:
             lookup = self._lookups[reference] = asyncio.create_task(self._look_up(reference))
             lookup.add_done_callback(lambda done: self._looked_up(reference, done))
-        return await asyncio.shield(lookup)
+        try:
+            return await asyncio.shield(lookup)
+        finally:
+            # A failure's traceback holds this frame, and the task holds the failure.
+            del lookup
 
     async def read(self, reference: Reference) -> Meaning:
         """What the registry says now, past the memory. Raises as `resolve` does."""

@@ -19,6 +19,7 @@ from loradeck_serve.grpc.calls import REQUEST_ID, Metadata, call_of, current_cal
 from loradeck_serve.grpc.status import Curtain, to_status
 from loradeck_serve.grpc.streams import BoundedWriter
 from loradeck_serve.grpc.tls import certificate_names
+from loradeck_serve.grpc.unread import Kept, Unread
 from loradeck_serve.live import Live
 from loradeck_serve.observation.calls import CallRecorder
 
@@ -59,6 +60,7 @@ class DoorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         self._curtain = curtain
         self._calls = 0
         """Calls of this door that have not ended."""
+        self._unread = Unread()
         self._probes = 0
         """Those of them that anybody may make, apart: they must not take the others' places."""
 
@@ -126,32 +128,45 @@ class DoorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
 
             self._count(path, 1)
             error: LoradeckError
+            kept = Kept(call.request_id)
             try:
                 # Behind the reply, not before it: a message of its own for it would cost as much as the first token's.
-                context.set_trailing_metadata(((REQUEST_ID, call.request_id),))
-                async with AsyncExitStack() as stack:
-                    if (seconds := self._seconds(path, call.method, context)) is not None:
-                        call.deadline = call.arrival + seconds
-                        await stack.enter_async_context(asyncio.timeout(seconds))
+                context.set_trailing_metadata(((REQUEST_ID, kept),))
+                if (seconds := self._seconds(path, call.method, context)) is not None:
+                    call.deadline = call.arrival + seconds
+                # The timeout outside: an exit stack in which one error turns into another keeps both in a cycle.
+                async with asyncio.timeout(seconds), AsyncExitStack() as stack:
                     await self._let_in(path, call, metadata, context, cut, stack)
                     reply = await answer(requests, context, cut)
-            except asyncio.CancelledError:
+            except asyncio.CancelledError as cancelled:
+                _forget_frames(cancelled)
                 if ended is None:
                     self._recorder.ended(path, call, "CANCELLED", "CANCELLED")
                     raise
                 task.uncancel()
                 error = ended
+            except grpc.aio.InternalError as gone:  # type: ignore[attr-defined]
+                _forget_frames(gone)
+                # gRPC could not send what was written: the caller has gone, and the cancellation is on its way.
+                self._recorder.ended(path, call, "CANCELLED", "CANCELLED")
+                raise asyncio.CancelledError from None
             except Exception as raised:
                 error = self._domain_error(raised, call)
+                _forget_frames(raised)
             else:
                 self._recorder.ended(path, call, "OK", "")
                 return reply
             finally:
                 self._count(path, -1)
+                self._unread.ended(_proven(call), kept)
                 current_call.reset(token)
             status = rpc_status.to_status(to_status(error, call.request_id, self._curtain))
             self._recorder.ended(path, call, status.code.name, error.reason)
-            await _abort(context, status, (*status.trailing_metadata, (REQUEST_ID, call.request_id)))
+            trailing = (*status.trailing_metadata, (REQUEST_ID, kept))
+            # gRPC's call keeps the error that ends it, and that error's traceback this frame.
+            abort = _abort(context, status, trailing)
+            del error, context, requests, kept, trailing
+            await abort
 
         return run
 
@@ -182,6 +197,7 @@ class DoorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         if probe:
             return
         identity = call.access = self._guard.identify(call.caller, metadata, lambda: certificate_names(context))
+        self._unread.check(_proven(call), self._limits.now.write_stall_seconds)
         if not self._guard.asks:
             return
         call.caller = identity.name
@@ -213,6 +229,23 @@ class DoorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         return limits.default_deadline_seconds if remaining is None else min(remaining, limits.max_deadline_seconds)
 
 
+def _forget_frames(error: BaseException) -> None:
+    """Take the tracebacks from an error and what led to it.
+
+    They hold frames, and frames hold errors: such a cycle would keep all of a refused call, and gRPC's memory for it,
+    until a full garbage collection, which is rare in a process with so many objects.
+    """
+    found: BaseException | None = error
+    while found is not None:
+        found.__traceback__ = None
+        found = found.__cause__ or found.__context__
+
+
+def _proven(call: Call) -> str:
+    """Who calls, as proven; else the host, since a name that is only claimed can be another one each time."""
+    return call.access.name if call.access.proof != "none" else call.peer
+
+
 async def _message(handler: Any, context: Any) -> Any:
     """The request. Raises InvalidError (BAD_MESSAGE) if there is none, DecodeError if it is something else."""
     content = await context.read()
@@ -223,10 +256,14 @@ async def _message(handler: Any, context: Any) -> Any:
 
 async def _abort(context: Any, status: Any, trailing: tuple[tuple[str, str | bytes], ...]) -> None:
     """Send the status. Never returns. Raises CancelledError if the caller does not take it, or has gone."""
+    sending = context.abort(status.code, status.details, trailing)
+    del context, trailing
     try:
         async with asyncio.timeout(_ABORT_SECONDS):
-            await context.abort(status.code, status.details, trailing)
+            await sending
     except grpc.aio.AbortError:
         raise
     except (TimeoutError, grpc.aio.BaseError):
         raise asyncio.CancelledError from None
+    finally:
+        del sending

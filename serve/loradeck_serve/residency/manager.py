@@ -171,7 +171,8 @@ class ResidencyManager:
                 and isinstance(entry.failure, PreconditionError)
                 and time.monotonic() - entry.failure_time < FAILURE_SECONDS
             ):
-                raise entry.failure
+                # Without the tracebacks of those who were told before, which would grow with each.
+                raise entry.failure.with_traceback(None)
             entry.load = asyncio.create_task(self._load(entry), name=f"load {entry.revision.digest}")
             entry.load.add_done_callback(_seen)
         await asyncio.shield(entry.load)
@@ -215,6 +216,8 @@ class ResidencyManager:
         entry.load_seconds = time.monotonic() - begin
         self.slots.touch(revision.digest)
         self._set(entry, State.LOADED)
+        # Whoever asked for it may have gone: then it is one more that can make way.
+        self._places.notify()
         tier = Residency.REMOTE if entry.was_remote else Residency.COLD
         self._observer.loaded(entry, tier, entry.load_seconds)
         _log.info(

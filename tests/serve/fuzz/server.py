@@ -16,7 +16,7 @@ from typing import Any
 from loradeck_serve.app import Server
 from loradeck_serve.config import ServerConfig
 from loradeck_serve.logs import set_up_logs
-from loradeck_serve.process import loop_factory
+from loradeck_serve.process import loop_factory, settle
 from loradeck_serve.sources import Sources
 from tests.serve.deck import Deck, fill, make_deck
 from tests.serve.fake_engine import FakeEngine
@@ -57,6 +57,7 @@ def main(folder: Path) -> None:
         server = Server(Sources.find(config), start)
 
         def ready() -> None:
+            settle()
             where = server.addresses
             print(f"ready {os.getpid()} {where.inference} {where.admin}", flush=True)
 

@@ -1,0 +1,105 @@
+"""Callers who leave replies unread: gRPC keeps those, so a caller with many of them is refused until they are gone."""
+
+import asyncio
+import gc
+
+import grpc
+import pytest
+
+import loradeck.inference.v1 as inference
+from loradeck_registry.errors import ExhaustedError
+from loradeck_serve.grpc.unread import MOST, Kept, Unread
+from tests.serve.conftest import Start
+from tests.serve.errors import failure
+from tests.serve.limits.test_streams import LONG, SMALL_WINDOW, until
+
+LAST = 1
+"""The last call of a door stays with grpc.aio until the next one comes."""
+
+
+@pytest.fixture
+def unread(monkeypatch: pytest.MonkeyPatch) -> list[Unread]:
+    """What the doors of servers that are started from here on count."""
+    made: list[Unread] = []
+
+    def make() -> Unread:
+        made.append(Unread())
+        return made[-1]
+
+    monkeypatch.setattr("loradeck_serve.grpc.interceptor.Unread", make)
+    return made
+
+
+def held(unread: list[Unread]) -> int:
+    """Replies of all callers."""
+    return sum(len(replies) for one in unread for replies in one._held.values())
+
+
+async def test_a_caller_with_many_unread_streams_is_refused_until_they_are_gone(
+    start: Start, unread: list[Unread]
+) -> None:
+    running = await start(
+        engine={"max_model_len": 40_000},
+        limits={"max_tokens": 30_000, "write_stall_seconds": 1, "concurrent": 200, "chunk_milliseconds": 0},
+    )
+    running.engine.tokens = tuple(range(40, 50)) * 2000
+    address = str(running.server.addresses.inference)
+    short = inference.GenerateRequest(prompt="x", sampling=inference.Sampling(max_tokens=3))
+    async with grpc.aio.insecure_channel(address, options=SMALL_WINDOW) as channel:
+        calls = [inference.InferenceServiceStub(channel).Generate(LONG) for _ in range(MOST)]
+        await asyncio.gather(*(call.read() for call in calls))
+        await until(lambda: not running.engine.running.total(), 30)
+        await asyncio.sleep(1.2)
+        failed = await failure(running.inference.Generate(short))
+        assert (failed.code, failed.reason) == ("RESOURCE_EXHAUSTED", "UNREAD_REPLIES")
+        assert failed.retry_seconds == 1
+        # (The refused call is the other one that is still here, see LAST.)
+        assert held(unread) == MOST + LAST
+        for call in calls[:8]:
+            call.cancel()
+        await until(lambda: held(unread) <= MOST - 8 + LAST)
+        assert [m.WhichOneof("event") async for m in running.inference.Generate(short)][-1] == "final"
+        running.engine.tokens = tuple(range(40, 50))
+    await until(lambda: held(unread) <= LAST)
+
+
+async def test_replies_that_are_read_are_not_kept(start: Start, unread: list[Unread]) -> None:
+    running = await start()
+    request = inference.ClassifyRequest(adapter="clf", text="x")
+    bad = inference.ClassifyRequest(adapter="absent", text="x")
+    for _ in range(5):
+        await asyncio.gather(*(running.inference.Classify(request) for _ in range(40)))
+        await asyncio.gather(*(failure(running.inference.Classify(bad)) for _ in range(40)))
+    gc.disable()
+    try:
+        # Without the garbage collector: a cycle would keep every call for a while.
+        await until(lambda: held(unread) <= LAST)
+    finally:
+        gc.enable()
+
+
+def test_only_old_replies_count_and_only_of_one_caller() -> None:
+    now = 0.0
+    unread = Unread(lambda: now)
+    kept = [Kept(str(number)) for number in range(MOST + 1)]
+    for one in kept[:MOST]:
+        unread.ended("web", one)
+    unread.check("web", 10)
+    now = 11
+    with pytest.raises(ExhaustedError):
+        unread.check("web", 10)
+    unread.check("other", 10)
+    kept[0] = kept[-1]
+    unread.check("web", 10)
+    # A busy caller: many replies on their way, none of them old.
+    busy = [Kept(str(number)) for number in range(10 * MOST)]
+    for one in busy:
+        unread.ended("busy", one)
+    unread.check("busy", 10)
+
+
+def test_callers_are_forgotten() -> None:
+    unread = Unread()
+    for number in range(5000):
+        unread.ended(f"host-{number}", Kept("x"))
+    assert len(unread._held) <= 1024
