@@ -9,7 +9,11 @@ from pydantic import ValidationError
 from loradeck_registry import layout
 from loradeck_registry.errors import DamagedError
 from loradeck_registry.records import Record
+from loradeck_registry.remembering import remember
 from loradeck_registry.stores.store import Store
+
+KEPT = 4096
+"""Decoded entries of one log that are kept."""
 
 
 class NumberedLog:
@@ -42,10 +46,11 @@ class NumberedLog:
 
     def read(self, number: int) -> dict[str, Any]:
         """Entry `number`. Raises NotFoundError, DamagedError."""
-        if number not in self._entries:
+        entry = self._entries.get(number)
+        if entry is None:
             key = layout.numbered(self._folder, number)
-            self._entries[number] = decode(self._store.get(key), key, self._model)
-        return self._entries[number]
+            entry = remember(self._entries, number, decode(self._store.get(key), key, self._model), KEPT)
+        return entry
 
     def append(self, number: int, entry: dict[str, Any]) -> bool:
         """Write entry `number`, which must be the next one; False if another writer has taken the number.

@@ -166,7 +166,7 @@ def _parse(path: Path, header: bytes, start: int, total: int) -> tuple[dict[str,
         for name, entry in content.items():
             begin, end = map(int, entry["data_offsets"])
             entries.append((begin, end, name, str(entry["dtype"]), tuple(map(int, entry["shape"]))))
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         raise _not_safetensors(path) from None
     tensors = {}
     position = 0

@@ -11,6 +11,12 @@ MAX_ADDED_TOKENS = 64
 """Most tokens that one adapter may add."""
 MAX_LABELS = 128
 """Most labels of one classification task: the engine reports at most this many chosen log-probabilities."""
+MAX_TEXT = 200_000
+"""Most characters of a template or of a system prompt."""
+MAX_STOPS, MAX_STOP = 32, 256
+"""Most stop strings, and most characters of one: each token of an answer is held against all of them."""
+MAX_TOKENS = 1 << 20
+MAX_INTEGER = 2**31 - 1
 
 TaskKind = Literal["classification", "short_qa", "long_qa", "generate"]
 
@@ -30,7 +36,9 @@ class AddedToken(_Strict):
     """A token that the adapter adds to the base's vocabulary, on a reserved row."""
 
     content: Annotated[str, StringConstraints(min_length=1, max_length=64)]
-    id: int = Field(ge=0, description="row of the embedding and of the head; at or past the base's `vocabulary`")
+    id: int = Field(
+        ge=0, le=MAX_INTEGER, description="row of the embedding and of the head; at or past the base's `vocabulary`"
+    )
 
 
 class Label(_Strict):
@@ -45,7 +53,7 @@ class SamplingDefaults(_Strict):
 
     temperature: float = Field(default=0.0, ge=0, le=2)
     top_p: float = Field(default=1.0, gt=0, le=1)
-    top_k: int = Field(default=0, ge=0, description="0 disables")
+    top_k: int = Field(default=0, ge=0, le=MAX_INTEGER, description="0 disables")
 
 
 class Task(_Strict):
@@ -55,14 +63,20 @@ class Task(_Strict):
     format: Literal["chat", "plain"] = Field(
         default="chat", description="chat: the tokenizer's chat template; plain: system, a blank line, template"
     )
-    system: str | None = Field(default=None, description="system prompt")
-    template: str = Field(description="user message with {field} placeholders; {{ and }} are literal braces")
+    system: str | None = Field(default=None, max_length=MAX_TEXT, description="system prompt")
+    template: str = Field(
+        max_length=MAX_TEXT, description="user message with {field} placeholders; {{ and }} are literal braces"
+    )
     labels: tuple[Label, ...] = Field(default=(), max_length=MAX_LABELS)
     text_normalisation: Literal["sum", "mean"] = Field(
         default="mean", description="how token log-probabilities of a text label are combined"
     )
-    stop: tuple[str, ...] = Field(default=(), description="stop strings beside the end-of-turn tokens")
-    max_tokens: int = Field(default=256, ge=1, description="most tokens to generate when a request does not say")
+    stop: tuple[Annotated[str, StringConstraints(max_length=MAX_STOP)], ...] = Field(
+        default=(), max_length=MAX_STOPS, description="stop strings beside the end-of-turn tokens"
+    )
+    max_tokens: int = Field(
+        default=256, ge=1, le=MAX_TOKENS, description="most tokens to generate when a request does not say"
+    )
     sampling: SamplingDefaults = SamplingDefaults()
     added_tokens: tuple[AddedToken, ...] = Field(default=(), max_length=MAX_ADDED_TOKENS)
     tokenizer_digest: Digest | None = Field(default=None, description="of the base tokenizer it was trained with")

@@ -44,6 +44,10 @@ CASES = {
         "Classify", CLASSIFY(adapter="clf", text="x", labels=["Economy", "Economy"]),
         BAD, "BAD_LABELS", "labels",
     ),
+    "labels without end": (
+        "Classify", CLASSIFY(text="x", labels=[f"{number} " + "z" * 100 for number in range(100)]),
+        BAD, "LABELS_TOO_LONG", "labels",
+    ),
     "base without labels": ("Classify", CLASSIFY(text="x"), BAD, "LABELS_REQUIRED", "labels"),
     "empty batch": ("BatchClassify", BATCH(adapter="clf"), BAD, "OUT_OF_RANGE", "texts"),
     "batch with an empty text": (

@@ -10,9 +10,14 @@ from loradeck_registry.log import NumberedLog
 from loradeck_registry.manifest import Manifest, digest_of
 from loradeck_registry.records import RevisionRecord
 from loradeck_registry.reference import LATEST, PROD, Reference, check_name
+from loradeck_registry.remembering import remember
 from loradeck_registry.revision import Revision, parse_manifest
 from loradeck_registry.signing import Trust
 from loradeck_registry.stores.store import Store, damaged
+
+KEPT_LOGS = 8192
+"""Logs of names and aliases that are kept; also those that turned out empty, because somebody asked for nonsense."""
+KEPT_MANIFESTS = 2048
 
 
 class Reading:
@@ -131,7 +136,8 @@ class Reading:
         )
 
     def _manifest(self, digest: str, what: str) -> Manifest:
-        if digest not in self._manifests:
+        manifest = self._manifests.get(digest)
+        if manifest is None:
             key = layout.manifest(digest)
             try:
                 content = self._store.get(key)
@@ -143,18 +149,22 @@ class Reading:
                 ) from None
             if digest_of(content) != digest:
                 raise damaged(f"the manifest of {what}", key, self.url)
-            self._manifests[digest] = parse_manifest(content, what)
-        return self._manifests[digest]
+            manifest = remember(self._manifests, digest, parse_manifest(content, what), KEPT_MANIFESTS)
+        return manifest
 
     def _log(self, name: str) -> NumberedLog:
-        if name not in self._revision_logs:
-            self._revision_logs[name] = NumberedLog(self._store, layout.revisions(name), RevisionRecord)
-        return self._revision_logs[name]
+        log = self._revision_logs.get(name)
+        if log is None:
+            log = NumberedLog(self._store, layout.revisions(name), RevisionRecord)
+            remember(self._revision_logs, name, log, KEPT_LOGS)
+        return log
 
     def _alias(self, name: str, alias: str) -> AliasLog:
-        if (name, alias) not in self._alias_logs:
-            self._alias_logs[name, alias] = AliasLog(self._store, name, alias)
-        return self._alias_logs[name, alias]
+        log = self._alias_logs.get((name, alias))
+        if log is None:
+            log = AliasLog(self._store, name, alias)
+            remember(self._alias_logs, (name, alias), log, KEPT_LOGS)
+        return log
 
     def _no_name(self, name: str) -> NotFoundError:
         names = self.names()

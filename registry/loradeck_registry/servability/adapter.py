@@ -23,6 +23,7 @@ __all__ = ["DTYPES", "AdapterFacts", "BaseShapes", "check_adapter", "read_shapes
 
 CONFIG, MODEL, NEW_TOKENS = "adapter_config.json", "adapter_model.safetensors", "new_tokens.safetensors"
 MAX_NEW_TOKENS = 64
+MAX_CONFIG_BYTES = 1 << 20
 _MUST_BE_UNSET = (
     "use_rslora",
     "use_dora",
@@ -137,9 +138,11 @@ def _check_files(folder: Path) -> None:
 def _check_config(path: Path, base: BaseShapes) -> tuple[int, tuple[str, ...]]:
     if not path.is_file():
         raise refuse("MISSING_FILE", f"{CONFIG} is missing")
+    if path.stat().st_size > MAX_CONFIG_BYTES:
+        raise refuse("CONFIG_UNSUPPORTED", f"{CONFIG} has more than {MAX_CONFIG_BYTES} bytes")
     try:
         config = json.loads(path.read_bytes())
-    except ValueError:
+    except (ValueError, RecursionError):
         config = None
     if not isinstance(config, dict):
         raise refuse("CONFIG_UNSUPPORTED", f"{CONFIG} is not a JSON object")

@@ -20,10 +20,10 @@ def size(root: Path, key: str) -> int | None:
     return state.st_size if stat.S_ISREG(state.st_mode) else None
 
 
-def read(root: Path, key: str) -> bytes:
-    """All bytes of a file. Raises OSError."""
+def read(root: Path, key: str, most: int) -> bytes | None:
+    """All bytes of a file, None if they are more than `most`. Raises OSError."""
     with open(f"{root}/{key}", "rb", buffering=0) as file:
-        return file.read()
+        return file.read() if os.fstat(file.fileno()).st_size <= most else None
 
 
 def names(root: Path, prefix: str) -> list[str]:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 CHUNK = 4 << 20
 """Bytes per read when a file streams in or out."""
+MOST_BYTES = 32 << 20
+"""Of an object that is read as a whole."""
 PART = 16 << 20
 """Bytes per part of a multipart upload: 10,000 parts, the limit of S3, hold a file of 160 GB."""
 _PARTS_AT_ONCE = 4
@@ -91,11 +93,17 @@ class Store:
                 obstore.put(self._store, key, chunks, chunk_size=PART, max_concurrency=_PARTS_AT_ONCE)
 
     def get(self, key: str) -> bytes:
-        """The object's bytes. Raises NotFoundError."""
+        """The object's bytes: a record's or a manifest's. Raises NotFoundError, DamagedError for one too large."""
         with self._errors(key, "read"):
             if self.folder is not None:
-                return files.read(self.folder, key)
-            return bytes(obstore.get(self._store, key).bytes())
+                content = files.read(self.folder, key, MOST_BYTES)
+            else:
+                found = obstore.get(self._store, key)
+                content = bytes(found.bytes()) if found.meta["size"] <= MOST_BYTES else None
+        if content is None:
+            # Whoever may write there must not be able to fill the memory of everybody who reads.
+            raise DamagedError(f"{key} has more than {MOST_BYTES >> 20} MiB: it is no record or manifest of a registry")
+        return content
 
     def chunks(self, key: str) -> Iterator[bytes]:
         """The object's bytes in chunks. A broken transfer goes on where it stopped. Raises NotFoundError."""

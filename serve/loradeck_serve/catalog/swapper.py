@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterable
+from weakref import WeakValueDictionary
 
 from loradeck_registry.errors import LoradeckError
 from loradeck_serve.catalog.catalog import Catalog, Pointer
@@ -30,12 +31,16 @@ class Swapper:
         self._catalog = catalog
         self._residency = residency
         self._flipped = flipped
-        self._locks: dict[str, asyncio.Lock] = {}
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        """Each for as long as somebody holds it or waits for it."""
         self._leaving: set[asyncio.TimerHandle] = set()
 
     def lock(self, name: str) -> asyncio.Lock:
         """Serialises the moves of one adapter name on this server."""
-        return self._locks.setdefault(name, asyncio.Lock())
+        lock = self._locks.get(name)
+        if lock is None:
+            lock = self._locks[name] = asyncio.Lock()
+        return lock
 
     async def refresh(self, name: str) -> LoradeckError | None:
         """Bring the followed references of `name` up to date. Returns the error of a move that was not followed."""

@@ -1,6 +1,7 @@
 """The adapters that vLLM holds: checked, numbered, and brought in and out one change of an adapter after the other."""
 
 import asyncio
+import itertools
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
@@ -26,7 +27,7 @@ class LoadedAdapters:
         self._info = info
         self._options = options
         self._alive = alive
-        self._numbers: dict[str, int] = {}
+        self._numbers = itertools.count(FIRST_NUMBER)
         self._requests: dict[str, Any] = {}
         self._adapters: dict[str, EngineAdapter] = {}
         self._changes: dict[str, asyncio.Task[None]] = {}
@@ -91,8 +92,9 @@ class LoadedAdapters:
         checks.check_adapter(adapter, self._options, self._info.max_rank)
         from vllm.lora.request import LoRARequest
 
-        number = self._numbers.setdefault(digest, FIRST_NUMBER + len(self._numbers))
-        request = LoRARequest(lora_name=digest, lora_int_id=number, lora_path=str(adapter.folder.absolute()))
+        request = LoRARequest(
+            lora_name=digest, lora_int_id=next(self._numbers), lora_path=str(adapter.folder.absolute())
+        )
         # Counted from here on: further loads may start while this one is on its way.
         self._requests[digest] = request
         try:

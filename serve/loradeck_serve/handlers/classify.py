@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Sequence
 
-from loradeck_registry.errors import InvalidError, LoradeckError
+from loradeck_registry.errors import InvalidError, LoradeckError, PreconditionError
 from loradeck_serve.config import Limits
 from loradeck_serve.domain import BatchClassifyRequest, Call, ClassifyReply, ClassifyRequest, Scoring, Usage
 from loradeck_serve.handlers.dispatch import Dispatcher
@@ -18,6 +18,8 @@ from loradeck_tasks.task import Task
 
 BATCH_AT_ONCE = 64
 """Texts of one batch that are in the queue or the engine at a time, so that a batch cannot fill the queue."""
+MOST_LABEL_TOKENS = 2048
+"""Of all labels that are scored as text: each token may cost a pass of the engine."""
 
 
 class ClassifyHandler:
@@ -67,6 +69,8 @@ class ClassifyHandler:
     async def _one(self, call: Call, target: Target, text: str, labels: Sequence[str], field: str) -> ClassifyReply:
         task = target.task
         prompt, candidates = await self._tokenizers.render_labelled(task, {"text": text}, labels)
+        if not task.uses_label_tokens and sum(map(len, candidates)) > MOST_LABEL_TOKENS:
+            raise _labels_too_long(target)
         self._dispatcher.check_prompt(len(prompt), max(map(len, candidates)), field)
         async with self._dispatcher.admit(call, target, len(prompt)) as admitted:
             scores = await admitted.engine.score(
@@ -101,6 +105,15 @@ class ClassifyHandler:
         if task.uses_label_tokens:
             return Scoring.LABEL_TOKENS
         return Scoring.TEXT_SUM if task.text_normalisation == "sum" else Scoring.TEXT_MEAN
+
+
+def _labels_too_long(target: Target) -> LoradeckError:
+    message = f"the labels have more than {MOST_LABEL_TOKENS} tokens together: use fewer, or shorter names"
+    if target.own_task:
+        return PreconditionError(
+            f"{target.name}@{target.revision}: {message}, or label tokens", reason="LABELS_TOO_LONG", field="adapter"
+        )
+    return InvalidError(message, reason="LABELS_TOO_LONG", field="labels")
 
 
 def combine(logprobs: Sequence[float], method: Scoring) -> float:

@@ -6,7 +6,7 @@ import logging
 from concurrent.futures import Executor
 from pathlib import Path
 
-from loradeck_registry.errors import LoradeckError, PreconditionError
+from loradeck_registry.errors import InvalidError, LoradeckError, PreconditionError
 from loradeck_registry.registry import Registry, Revision
 from loradeck_registry.servability.adapter import BaseShapes, check_adapter
 from loradeck_serve.engine.base import EngineAdapter
@@ -116,6 +116,10 @@ class AdapterLoader:
             )
         except PreconditionError as error:
             raise named(revision, error) from error
+        except InvalidError as error:
+            # The engine refuses what the publisher wrote: a token that nobody has, a prompt over the context.
+            message = f"the engine does not take its probe ({error.message}): publish it anew"
+            raise named(revision, PreconditionError(message, reason="BAD_PROBE")) from error
 
     def _prepare(self, revision: Revision) -> EngineAdapter:
         assert self._registry is not None
