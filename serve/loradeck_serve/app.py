@@ -93,6 +93,8 @@ class Server:
             cores = present_cores()
             start = lambda: start_engine(engine, cores)  # noqa: E731
         self._registry_threads = ThreadPoolExecutor(4, thread_name_prefix="registry")
+        # Apart: behind long downloads no move would be noticed, and no name looked up.
+        self._fetch_threads = ThreadPoolExecutor(4, thread_name_prefix="fetch")
         self._handle = EngineHandle()
         self._gate = Gate()
         self._events = Events()
@@ -102,7 +104,7 @@ class Server:
         )
         self._hold = RegistryHold(sources.registry) if sources.registry is not None else None
         loader = AdapterLoader(
-            sources.registry, self._handle, base, sources.shapes, self._registry_threads, self._hold,
+            sources.registry, self._handle, base, sources.shapes, self._fetch_threads, self._hold,
             max_rank=config.max_rank, probe=config.probe, allow_indistinct=config.allow_indistinct,
         )  # fmt: skip
         observer = AdapterObserver(self.metrics, self._events, lambda entry: self._adapters.view(entry))  # noqa: PLW0108
@@ -305,4 +307,5 @@ class Server:
         if self._tracer is not None:
             await asyncio.to_thread(self._tracer.close)
         self._tokenizers.close()
-        self._registry_threads.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._fetch_threads, self._registry_threads):
+            threads.shutdown(wait=False, cancel_futures=True)

@@ -89,6 +89,7 @@ class Watcher:
             self._refreshes[name] = asyncio.create_task(self._follow(name), name=f"refresh {name}")
 
     async def _follow(self, name: str) -> None:
+        seen = self._newest.get(name)
         try:
             failure = await self._swapper.refresh(name)
             if failure is None:
@@ -102,6 +103,9 @@ class Watcher:
                     "a move could not be followed: the alias stays where it was here",
                     extra={"adapter": name, "reason": failure.reason, "error": failure.message},
                 )
+            if self._newest.get(name) not in (seen, None):
+                # Moved again meanwhile: what failed is no longer meant, and the next look follows what is.
+                return
             self._attempts[name] = attempt + 1
             wait = _RETRY_SECONDS[min(attempt, len(_RETRY_SECONDS) - 1)]
             self._again[name] = time.monotonic() + (max(wait, 30) if isinstance(failure, PreconditionError) else wait)
