@@ -7,17 +7,25 @@ import yaml
 
 from loradeck_serve.access.callers import Callers
 from loradeck_serve.config import ServerConfig
-from tests.serve.access.transcript import transcript
+from tests.serve.access.transcript import Guarded, transcript
+from tests.serve.conftest import running
 from tests.serve.deck import Deck
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "security.md"
 
 
 async def test_documented_refusals_are_what_callers_get(deck: Deck, tmp_path: Path) -> None:
-    lines = await transcript(deck, tmp_path)
-    shown = DOCUMENT.read_text(encoding="utf-8")
-    for line in lines:
-        assert line in shown, f"docs/security.md shows another line than: {line}"
+    guarded = Guarded(tmp_path)
+    async with running(deck, {"step_seconds": 0.02}, guarded.settings) as server:
+        where = server.server.addresses
+        lines = await transcript(str(where.inference), str(where.admin), guarded)
+    check_documented(lines)
+
+
+def check_documented(lines: list[str]) -> None:
+    """docs/security.md shows these lines, in this order and with nothing between them."""
+    block = DOCUMENT.read_text(encoding="utf-8").partition("tests.serve.access.transcript")[2].split("```")[1]
+    assert block.strip().splitlines() == lines
 
 
 def test_documented_settings_are_valid() -> None:

@@ -1,0 +1,120 @@
+"""The real engine behind doors with TLS, keys and grants: who may not is told so, and who may is answered meanwhile."""
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import psutil
+import pytest
+
+from loradeck_client import (
+    AsyncAdminClient,
+    AsyncClient,
+    Client,
+    DeadlineError,
+    LoradeckError,
+    Sampling,
+)
+from tests.e2e.conftest import Served, served
+from tests.e2e.test_server_lifecycle import gone
+from tests.serve.access.test_transcript import check_documented
+from tests.serve.access.transcript import ONCE, Guarded, transcript
+from tests.serve.deck import Deck
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
+
+CONTEXT = "The bank opened a branch and the city built a network."
+GREEDY = Sampling(temperature=0, max_tokens=16)
+
+
+@dataclass(frozen=True)
+class Secured:
+    """A server and who may do what there."""
+
+    server: Served
+    guarded: Guarded
+
+
+@pytest.fixture(scope="module")
+def secured(served_deck: Deck, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
+    """A server of this module's own; the last test kills it."""
+    folder = tmp_path_factory.mktemp("secured")
+    guarded = Guarded(folder)
+    with served(served_deck, folder / "server", "--config", str(guarded.write(folder / "serve.yaml"))) as server:
+        yield Secured(server, guarded)
+
+
+async def test_refused_callers_learn_why_while_a_good_one_gets_the_right_tokens(
+    secured: Secured, server: Served
+) -> None:
+    async with AsyncClient(server.inference, timeout=60) as plain:
+        golden = await plain.answer_long("What?", context=CONTEXT, adapter="long", sampling=GREEDY).result()
+    replies: list[str] = []
+    access = secured.guarded.access("steady")
+    async with AsyncClient(secured.server.inference, access=access, retry=ONCE, timeout=60) as client:
+
+        async def steady() -> None:
+            while True:
+                call = client.answer_long("What?", context=CONTEXT, adapter="long", sampling=GREEDY)
+                replies.append((await call.result()).text)
+
+        answering = asyncio.create_task(steady())
+        lines = await transcript(secured.server.inference, secured.server.admin, secured.guarded)
+        assert not answering.done(), "the good caller was refused"
+        answering.cancel()
+        await asyncio.gather(answering, return_exceptions=True)
+    check_documented(lines)
+    assert len(replies) >= 5
+    assert set(replies) == {golden.text}
+
+
+async def test_an_expired_deadline_ends_the_request_in_the_engine(secured: Secured) -> None:
+    guarded, where = secured.guarded, secured.server
+    long = Sampling(temperature=0, max_tokens=400)
+    async with (
+        AsyncClient(where.inference, access=guarded.access("steady"), retry=ONCE, timeout=0.2) as client,
+        AsyncAdminClient(where.admin, access=guarded.access("ops"), retry=ONCE) as operator,
+    ):
+        await operator.load("long")
+        # The deadline counts from a connection that stands.
+        await client.answer_long("What?", context=CONTEXT, adapter="long", sampling=Sampling(max_tokens=1)).result()
+        with pytest.raises(DeadlineError):
+            await client.answer_long("What?", context=CONTEXT, adapter="long", sampling=long).result()
+        async with asyncio.timeout(5):
+            while any(adapter.running_requests for adapter in await operator.list()):  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+
+
+def test_what_operators_were_refused_is_in_the_audit_log(secured: Secured) -> None:
+    lines = [json.loads(line) for line in secured.guarded.audit_log.read_text().splitlines()]
+    refused = next(line for line in lines if line["result"] == "PERMISSION_DENIED")
+    assert (refused["action"], refused["who"], refused["proof"]) == ("LoadAdapter", "web", "key")
+    assert any((line["action"], line["who"], line["result"]) == ("LoadAdapter", "ops", "OK") for line in lines)
+    assert not any("ldk_" in json.dumps(line) for line in lines)
+
+
+def test_killed_server_leaves_no_process(secured: Secured) -> None:
+    """Last on purpose: it ends the server."""
+    server = secured.server
+    family: list[psutil.Process] = server.family()
+    assert family
+    client = Client(server.inference, retry=ONCE, access=secured.guarded.access("steady"))
+    failures: list[LoradeckError] = []
+
+    def read() -> None:
+        try:
+            client.answer_long("What?", context=CONTEXT, adapter="long", sampling=Sampling(max_tokens=400)).result()
+        except LoradeckError as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    time.sleep(0.5)
+    server.process.kill()
+    server.process.wait()
+    thread.join(30)
+    assert not gone(family), "processes of the engine outlived the server"
+    client.close()
