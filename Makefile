@@ -9,7 +9,7 @@ PACKAGES := registry train serve bench cli pocket tests protos
 export HF_HOME ?= $(HOME)/.cache/huggingface
 LOCAL := XDG_CACHE_HOME=$(CURDIR)/build/cache XDG_CONFIG_HOME=$(CURDIR)/build/config
 
-.PHONY: studies demo test test-unit test-crash soak lint format protos clean setup
+.PHONY: studies demo test test-unit test-crash soak fuzz lint format protos clean setup
 
 demo: $(STAMP)
 	$(LOCAL) $(BIN)/loradeck demo $(DEMO_ARGS)
@@ -30,6 +30,11 @@ test-crash: $(STAMP)
 soak: $(STAMP)
 	mkdir -p build
 	$(LOCAL) $(BIN)/loradeck bench soak --json build/soak.json $(SOAK_ARGS)
+
+# 100,000 mutated requests to a server of its own, 10,000 mutated objects to the registry's reader. FUZZ_ARGS="--requests 5000"
+fuzz: $(STAMP)
+	mkdir -p build
+	$(LOCAL) $(BIN)/loradeck bench fuzz --json build/fuzz.json $(FUZZ_ARGS)
 
 # The four published studies at the size of this machine, one after another.
 studies: $(STAMP)

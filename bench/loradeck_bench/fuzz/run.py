@@ -80,7 +80,8 @@ def failures(result: dict[str, Any]) -> list[str]:
     for what, part in (("requests", result), ("registry objects", result["registry"])):
         if not part or "requests" not in part:
             continue
-        found += [f"{part[name]} {name} ({what})" for name in ("crashes", "hangs", "leaked") if part[name]]
+        counts = ("crashes", "hangs", "wrong_tokens", "leaked")
+        found += [f"{part[name]} {name.replace('_', ' ')} ({what})" for name in counts if part[name]]
         growth = part["rss_growth"]
         if growth is not None and growth > MOST_GROWTH:
             found.append(f"memory grew by {growth:.1%} ({what})")

@@ -21,6 +21,8 @@ _LOOKS = 60
 _WARM = 0.2
 """Share of the requests after which memory counts."""
 _SHOWN = 10
+_ROUNDING = 0.02
+"""By which a probability may differ between batches, in bfloat16."""
 _BUGS = frozenset({"INTERNAL", "UNKNOWN", "DATA_LOSS"})
 _OPTIONS = (("grpc.max_receive_message_length", -1), ("grpc.enable_retries", 0), ("grpc.max_metadata_size", 1 << 20))
 
@@ -35,13 +37,25 @@ class Account:
     """Answers that only a bug gives, and times when the server did not answer a valid request."""
     hangs: list[str] = field(default_factory=list)
     leaked: list[str] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+    """Answers to the valid request that are not what the same revision answered at first."""
     looks: list[int] = field(default_factory=list)
-    """Bytes of resident memory, after warm-up."""
+    """Bytes of resident memory, after warm-up, each after as many requests."""
+    answers: dict[str, dict[str, float]] = field(default_factory=dict)
+    """What each revision answered at first: label to probability, by digest."""
 
     def growth(self) -> float:
         """By which share memory grew from the first third of the looks to the last."""
         third = max(1, len(self.looks) // 3)
         return statistics.median(self.looks[-third:]) / statistics.median(self.looks[:third]) - 1
+
+    def slope(self) -> float:
+        """By which share memory grows in as many requests as there were, at the pace of the last half of the looks."""
+        half = self.looks[len(self.looks) // 2 :]
+        if len(half) < 3:
+            return 0.0
+        found = statistics.linear_regression(range(len(half)), half)
+        return found.slope * len(self.looks) / found.intercept
 
     def result(self) -> dict[str, Any]:
         """As JSON."""
@@ -49,12 +63,15 @@ class Account:
             "requests": self.requests,
             "crashes": len(self.crashes),
             "hangs": len(self.hangs),
+            "wrong_tokens": len(self.wrong),
             "leaked": len(self.leaked),
             "rss_growth": round(self.growth(), 4) if self.looks else None,
-            "rss_bytes": [self.looks[0], self.looks[-1]] if self.looks else None,
+            "rss_growth_at_the_end": round(self.slope(), 4) if self.looks else None,
+            "rss_mib": [look >> 20 for look in self.looks],
             "codes": dict(self.codes.most_common()),
             "examples": {
                 "crashes": self.crashes[:_SHOWN], "hangs": self.hangs[:_SHOWN], "leaked": self.leaked[:_SHOWN],
+                "wrong_tokens": self.wrong[:_SHOWN],
             },
         }  # fmt: skip
 
@@ -140,7 +157,7 @@ async def _call(channel: Any, attempt: Attempt) -> tuple[str, str]:
 
 
 async def _check(channel: Any, names: Names, account: Account) -> None:
-    """A valid request is answered, whatever was sent before it."""
+    """A valid request is answered, and as at first, whatever was sent before it."""
     import loradeck.inference.v1 as inference
 
     stub = inference.InferenceServiceStub(channel)  # type: ignore[no-untyped-call]
@@ -150,12 +167,17 @@ async def _check(channel: Any, names: Names, account: Account) -> None:
     until = time.monotonic() + HANG_SECONDS
     while True:
         try:
-            await stub.Classify(request, timeout=HANG_SECONDS)
+            reply = await stub.Classify(request, timeout=HANG_SECONDS)
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and time.monotonic() < until:
                 await asyncio.sleep(0.2)
                 continue
             account.crashes.append(f"a valid request after {account.requests}: {error.code().name}: {error.details()}")
+            return
+        found = {one.label: one.probability for one in reply.probabilities}
+        first = account.answers.setdefault(reply.provenance.digest, found)
+        if found.keys() != first.keys() or any(abs(found[label] - first[label]) > _ROUNDING for label in first):
+            account.wrong.append(f"after {account.requests}: {found}, at first {first}")
         return
 
 

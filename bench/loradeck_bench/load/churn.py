@@ -94,10 +94,11 @@ class Churn:
     async def run(self, now: Callable[[], float]) -> None:
         """Go on until cancelled; `now` is the run's clock. What fails is noted, and the next operation follows."""
         watching = self._watching = asyncio.create_task(self._watch(now))
+        begin = now()
         try:
             number = 0
             while True:
-                await asyncio.sleep(max(0.0, (number + 1) * self.every - now()))
+                await asyncio.sleep(max(0.0, begin + (number + 1) * self.every - now()))
                 what = self.operations[number % len(self.operations)]
                 alias = self.aliases[number // len(self.operations) % len(self.aliases)]
                 await self._do(what, alias, now)

@@ -79,6 +79,9 @@ async def soak_server(server: Server, place: Stage, cast: Cast, plan: SoakPlan) 
         churn = Churn.of(place.registry, operator, copied, "publish,move,unload", plan.churn_every)
         ledger = Ledger(cast, script, lambda digest: _original(churn, digest), lambda: _flips(churn, turning))
         with progress.step(STEPS[3]):
+            # A server follows the aliases that it is asked for: until then it has nothing to say of their moves.
+            for reference in (*copied, *(f"{name}@{ALIAS}" for name in cast.turned)):
+                await operator.load(reference)
             # With everything that will come, so that what grows once has grown.
             beside = [asyncio.create_task(turning.run(now)), asyncio.create_task(churn.run(now))]
             await traffic.run(plan.warm_up, None)
