@@ -12,9 +12,11 @@ from loradeck_bench.demo import workplace as workplace_module
 from loradeck_bench.demo.headline import headline
 from loradeck_bench.demo.plan import STEPS, DemoPlan, name_of_base
 from loradeck_bench.demo.progress import Progress
+from loradeck_bench.demo.server import serving
 from loradeck_bench.demo.story import MARKER, check_finished, clear
 from loradeck_bench.demo.training import output_folder, train_command
 from loradeck_bench.demo.workplace import Workplace
+from loradeck_client.access import Access
 from loradeck_registry.errors import PreconditionError, UnavailableError
 
 
@@ -155,3 +157,20 @@ def test_headline_survives_a_swap_that_never_ended() -> None:
         }
     )
     assert [card["value"] for card in cards] == ["0.500", "0.100", "0.100", "100 bytes", "1 failed, 0 wrong", "–"]
+
+
+def test_own_server_is_reached_without_what_the_environment_says_of_others(
+    workplace: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LORADECK_TLS_CA", "authority.pem")
+    monkeypatch.setenv("LORADECK_API_KEY", "of-another-server")
+    ready = "print('ready inference=a:1 admin=a:2 metrics=a:3 base=b', flush=True); import time; time.sleep(60)"
+
+    def start(name: str, arguments: list[str]) -> Child:
+        return Child(name, [sys.executable, "-c", ready], workplace.logs / "server.log", grace=5.0)
+
+    monkeypatch.setattr(workplace, "start", start)
+    with serving(workplace, "main", "server") as server:
+        assert server.address == "a:1"
+        assert Access.from_environment() == Access()
+    assert Access.from_environment() == Access(ca=Path("authority.pem"), api_key="of-another-server")

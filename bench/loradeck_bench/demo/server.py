@@ -1,5 +1,6 @@
 """A server as a child process: started, awaited, its addresses read from its ready line, stopped."""
 
+import os
 import re
 import time
 from collections.abc import Iterator, Sequence
@@ -11,6 +12,7 @@ from loradeck_bench.demo.workplace import Workplace
 from loradeck_registry.errors import UnavailableError
 
 _READY = re.compile(r"^ready inference=(\S+) admin=(\S+) metrics=(\S+) base=(\S+)", re.MULTILINE)
+_ACCESS = ("LORADECK_TLS", "LORADECK_API_KEY", "LORADECK_INSECURE")
 START_SECONDS = 300.0
 """Longest wait for the engine: a cold page cache makes its imports slow."""
 
@@ -36,7 +38,8 @@ def serving(
     workplace: Workplace, base: str, name: str, settings: Sequence[str] = ("engine.enforce_eager=true",)
 ) -> Iterator[Server]:
     """Serve `base` (a registry reference) on free ports with `settings` (`key=value`); the server and its engine are
-    gone when the block is left. Without settings it does not compile: that pays on a server that stays.
+    gone when the block is left. Without settings it does not compile: that pays on a server that stays. Within the
+    block clients and children find no TLS and no key in the environment: those are of other servers.
 
     Raises ChildFailedError with the end of its log if it does not come up, UnavailableError if it takes too long.
     """
@@ -44,7 +47,7 @@ def serving(
     for setting in settings:
         options += ["--set", setting]
     arguments = ["serve", "--base", base, "--registry", str(workplace.registry), *options]
-    with workplace.start(name, arguments) as child:
+    with _without_access(), workplace.start(name, arguments) as child:
         while (ready := _READY.search(_text(child))) is None:
             child.check()
             seconds = time.monotonic() - child.started
@@ -56,6 +59,18 @@ def serving(
             workplace.progress.note(f"{name}: {' '.join(child.tail())}")
             time.sleep(0.2)
         yield Server(child, ready[1], ready[2], ready[3], ready[4], time.monotonic() - child.started)
+
+
+@contextmanager
+def _without_access() -> Iterator[None]:
+    """Put aside what the environment says of how servers elsewhere are reached."""
+    kept = {name: text for name, text in os.environ.items() if name.startswith(_ACCESS)}
+    for name in kept:
+        del os.environ[name]
+    try:
+        yield
+    finally:
+        os.environ.update(kept)
 
 
 def _text(child: Child) -> str:

@@ -88,7 +88,12 @@ def left(study: Path, work: Path) -> list[str]:
 
 
 @pytest.mark.timeout(1200)
-def test_killed_study_loses_its_current_run_alone_and_is_finished_by_the_next_call(tmp_path: Path) -> None:
+def test_killed_study_loses_its_current_run_alone_and_is_finished_by_the_next_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # How its user reaches other servers is nothing to the study's own.
+    monkeypatch.setenv("LORADECK_TLS_CA", str(tmp_path / "authority.pem"))
+    monkeypatch.setenv("LORADECK_API_KEY", "of-another-server")
     study, work = tmp_path / "tiny.yaml", tmp_path / "work"
     study.write_text(yaml.safe_dump(STUDY))
     place = work / "tiny" / "pocket"
