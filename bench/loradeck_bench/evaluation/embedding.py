@@ -1,14 +1,16 @@
 """BERTScore and semantic similarity, where a local embedding model is given; each figure is named by its model."""
 
-import importlib
+import importlib.util
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
 
 from loradeck_bench.evaluation.figure import Figure, mean
 from loradeck_bench.evaluation.measured import method
 from loradeck_registry.errors import InvalidError, PreconditionError
+
+_TOKENS = ("bert_score", "bert-score")
+_SENTENCES = ("sentence_transformers", "sentence-transformers")
 
 
 def check_model(folder: Path, *, sentences: bool) -> None:
@@ -19,11 +21,21 @@ def check_model(folder: Path, *, sentences: bool) -> None:
             raise InvalidError(f"no {what} model in {folder}: {name} is missing", reason="NO_MODEL", field="model")
 
 
+def check_library(*, sentences: bool) -> None:
+    """Raise PreconditionError (MISSING_PACKAGE) if the library of the metric is not installed."""
+    module, distribution = _SENTENCES if sentences else _TOKENS
+    if importlib.util.find_spec(module) is None:
+        raise PreconditionError(
+            f"this metric needs {distribution}: pip install {distribution}", reason="MISSING_PACKAGE"
+        )
+
+
 def bert_score(folder: Path, answers: Sequence[str], references: Sequence[str]) -> dict[str, Figure]:
     """`bert_score_f1:<model>`: mean BERTScore F1 without rescaling, from the layer tuned for that model if bert-score
     knows it by the folder's name, else from the last."""
     check_model(folder, sentences=False)
-    library = _needed("bert_score", "bert-score")
+    check_library(sentences=False)
+    library = importlib.import_module(_TOKENS[0])
     layers = int(json.loads((folder / "config.json").read_text())["num_hidden_layers"])
     layer = min(int(library.utils.model2layers.get(folder.name, layers)), layers)
     values = [0.0] * len(answers)
@@ -42,7 +54,8 @@ def bert_score(folder: Path, answers: Sequence[str], references: Sequence[str]) 
 def semantic_similarity(folder: Path, answers: Sequence[str], references: Sequence[str]) -> dict[str, Figure]:
     """`sem_sim:<model>`: mean cosine of sentence embeddings. The method line says what share of texts was cut."""
     check_model(folder, sentences=True)
-    library = _needed("sentence_transformers", "sentence-transformers")
+    check_library(sentences=True)
+    library = importlib.import_module(_SENTENCES[0])
     model = library.SentenceTransformer(str(folder), device="cpu")
     texts = [*answers, *references]
     vectors = model.encode(texts, normalize_embeddings=True, show_progress_bar=False)
@@ -55,12 +68,3 @@ def semantic_similarity(folder: Path, answers: Sequence[str], references: Sequen
         "sentence-transformers", f"model {folder.name}", "cosine", f"{cut:.1%} of texts cut at {limit} word pieces"
     )
     return {f"sem_sim:{folder.name}": mean(cosines.tolist(), how)}
-
-
-def _needed(module: str, distribution: str) -> ModuleType:
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise PreconditionError(
-            f"this metric needs {distribution}: pip install {distribution} ({error})", reason="MISSING_PACKAGE"
-        ) from error

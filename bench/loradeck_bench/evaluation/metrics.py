@@ -11,7 +11,7 @@ from loradeck_bench.evaluation.structured.database import Database
 from loradeck_bench.evaluation.structured.gsm8k import MARKER, gsm8k
 from loradeck_bench.evaluation.structured.sql import sql
 from loradeck_bench.evaluation.structured.viggo import viggo
-from loradeck_registry.errors import InvalidError, NotFoundError
+from loradeck_registry.errors import InvalidError, LoradeckError, NotFoundError
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,22 @@ def choose(names: Sequence[str], settings: MetricSettings | None = None) -> list
     return [_one(name, given) for name in dict.fromkeys(names)]
 
 
+def check_models(metrics: Sequence[Metric]) -> None:
+    """Compute the metrics of an embedding model once, on one pair of texts: a model that cannot be used is told before
+    anything is asked. Raises InvalidError (NO_MODEL)."""
+    for metric in metrics:
+        if isinstance(metric, partial) and metric.func in (embedding.bert_score, embedding.semantic_similarity):
+            try:
+                metric(["a text"], ["a text"])
+            except LoradeckError:
+                raise
+            except Exception as error:
+                line = " ".join(str(error).split())[:200] or type(error).__name__
+                raise InvalidError(
+                    f"the embedding model cannot be used: {line}", reason="NO_MODEL", field="model"
+                ) from error
+
+
 def check_references(names: Sequence[str], settings: MetricSettings, references: Sequence[str]) -> None:
     """Raise InvalidError now, before anything is asked, where metrics could not read the references."""
     kept = [reference for reference in references if reference.strip()]
@@ -94,5 +110,6 @@ def _model(settings: MetricSettings, *, sentences: bool) -> Path:
         raise InvalidError(
             "bert_score and sem_sim need a local model: --embedding-model FOLDER", reason="NO_MODEL", field="model"
         )
+    embedding.check_library(sentences=sentences)
     embedding.check_model(settings.embedding_model, sentences=sentences)
     return settings.embedding_model

@@ -1,6 +1,7 @@
 """What a study needs before it starts, and the command that brings what is missing."""
 
 import json
+import socket
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -8,9 +9,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from urllib.parse import urlsplit
 
 from loradeck_bench.children import Child, ChildFailedError
-from loradeck_bench.extra import ENGINE, METRICS, PAGES, TRAINING, require
+from loradeck_bench.extra import ENGINE, JUDGE, METRICS, PAGES, TRAINING, require
 from loradeck_bench.report.units import size
 from loradeck_bench.study.format.work import Served
 from loradeck_bench.study.outcomes import Outcome, Outcomes
@@ -31,7 +33,8 @@ def missing_parts(plan: Plan, state: State, tell: Callable[[str], None] = lambda
     """Everything that keeps steps that are left from being done: packages, data, and at scale `full` also weights and
     memory (which asks `loradeck train plan` for every run; `tell` gets what is looked at)."""
     found: list[Missing] = []
-    for needs in (METRICS, PAGES, TRAINING, *([ENGINE] if plan.study.servers else [])):
+    engine, judge = [ENGINE] if plan.study.servers else [], [JUDGE] if plan.judge else []
+    for needs in (METRICS, PAGES, TRAINING, *engine, *judge):
         try:
             require(needs)
         except PreconditionError as error:
@@ -44,6 +47,8 @@ def missing_parts(plan: Plan, state: State, tell: Callable[[str], None] = lambda
     if asked and plan.embedding_model is None and plan.place.scale == "full":
         get = "hf download sentence-transformers/all-MiniLM-L6-v2 --local-dir MODEL, then --embedding-model MODEL"
         found.append(Missing("a model for BERTScore and semantic similarity", get))
+    if plan.judge is not None and not _answers(plan.judge.endpoint):
+        found.append(Missing(f"a judge at {plan.judge.endpoint}: nothing answers there", "start it, or --judge URL"))
     if plan.place.scale == "full":
         found += _missing_weights(plan, state)
         found += _too_small(plan, state, tell)
@@ -74,6 +79,17 @@ def plan_of(plan: Plan, step: Planned, outcomes: Outcomes) -> dict[str, Any]:
         result: dict[str, Any] = json.loads(out.read_text(encoding="utf-8"))
     outcomes.put(f"plans/{step.name}", Outcome(step.digest, result, 0.0, 0.0, ""))
     return result
+
+
+def _answers(endpoint: str) -> bool:
+    """Whether something accepts connections where an endpoint should be."""
+    parts = urlsplit(endpoint)
+    try:
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        with socket.create_connection((parts.hostname or "", port), timeout=5):
+            return True
+    except (OSError, ValueError):
+        return False
 
 
 def _missing_weights(plan: Plan, state: State) -> list[Missing]:

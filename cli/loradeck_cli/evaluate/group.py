@@ -61,7 +61,7 @@ def run(
     from rich.console import Console
 
     check_result_options(options)
-    from loradeck_bench.evaluation.metrics import check_references, choose
+    from loradeck_bench.evaluation.metrics import check_models, check_references, choose
     from loradeck_bench.load.plan import Subject
     from loradeck_bench.rows import COLUMNS, label_set, read_sample
 
@@ -76,6 +76,7 @@ def run(
     every, rows, source = read_sample(options["data"], task, options["columns"], options["limit"])
     labels = label_set(every) if task == "classification" else []
     check_references(metrics, settings, [row[COLUMNS[task][-1]] for row in rows])
+    check_models(chosen)
     subject = Subject(adapter or "", task, tuple(rows), tuple(labels) if of_base else (), max_tokens, template)
     figures = asyncio.run(_ask_and_score(address, subject, labels, concurrency, timeout, chosen))
     figures["source"] = f"{len(rows)} of {len(every)} rows of {source}"

@@ -67,9 +67,9 @@ def run(study: str, no_checks: bool, json_path: str | None, **options: Any) -> N
 
     from rich.console import Console
 
-    from loradeck_bench.extra import ENGINE, METRICS, PAGES, TRAINING, require
+    from loradeck_bench.extra import ENGINE, JUDGE, METRICS, PAGES, TRAINING, require
 
-    require(METRICS, PAGES, TRAINING, ENGINE)
+    require(METRICS, PAGES, TRAINING, ENGINE, *([JUDGE] if options["judge"] else []))
     from loradeck_bench.output import ensure_writable, write_json
     from loradeck_bench.report.units import duration
     from loradeck_bench.study.checks import missing_parts
@@ -203,6 +203,10 @@ def _plan(
             raise click.UsageError(f"--base {item}: say NAME=REF, where NAME is one of {', '.join(loaded.bases)}")
         changed = loaded.bases[name].model_copy(update={"source": reference})
         loaded = loaded.model_copy(update={"bases": {**loaded.bases, name: changed}})
+    if embedding_model is not None:
+        from loradeck_bench.evaluation.metrics import MetricSettings, choose
+
+        choose((), MetricSettings(embedding_model))  # a folder without a model is told before anything is trained
     asked = Judge(judge, judge_model) if judge is not None and judge_model is not None else None
     return Plan(loaded, file, Place(work, file.stem, scale), resolve, asked, embedding_model)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from loradeck_bench.evaluation.answers import answer_figures
-from loradeck_bench.evaluation.metrics import MetricSettings, choose
+from loradeck_bench.evaluation.metrics import MetricSettings, check_models, choose
 from loradeck_registry.errors import InvalidError, PreconditionError
 
 ANSWERS = ["The bank opened a branch in Paris.", "No idea."]
@@ -105,6 +105,18 @@ def test_metric_that_needs_a_model_says_so() -> None:
 def test_missing_library_is_named_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "bert_score", None)
     (tmp_path / "config.json").write_text('{"num_hidden_layers": 2}')
-    (metric,) = choose(("bert_score",), MetricSettings(embedding_model=tmp_path))
     with pytest.raises(PreconditionError, match="pip install bert-score"):
-        metric(ANSWERS, REFERENCES)
+        choose(("bert_score",), MetricSettings(embedding_model=tmp_path))
+
+
+@needs_libraries
+@pytest.mark.filterwarnings("ignore")
+def test_model_that_cannot_be_loaded_is_told_before_anything_is_asked(encoder: Path, tmp_path: Path) -> None:
+    check_models(choose(METRICS, MetricSettings(embedding_model=encoder)))
+    broken = tmp_path / "broken"
+    shutil.copytree(encoder, broken)
+    (broken / "model.safetensors").write_bytes(b"no weights")
+    for name in METRICS:
+        with pytest.raises(InvalidError, match="the embedding model cannot be used") as caught:
+            check_models(choose((name,), MetricSettings(embedding_model=broken)))
+        assert "\n" not in caught.value.message

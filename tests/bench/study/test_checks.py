@@ -10,8 +10,9 @@ import pytest
 
 from loradeck_bench.study.checks import missing_parts
 from loradeck_bench.study.outcomes import Outcomes
-from loradeck_bench.study.plan import Plan
+from loradeck_bench.study.plan import Judge, Plan
 from loradeck_bench.study.state import State
+from tests.bench.evaluation.judge_server import judge_server
 
 from .conftest import Tree
 
@@ -43,6 +44,14 @@ def test_missing_weights_data_and_models_come_with_their_commands(
 
 def test_pocket_scale_lacks_nothing_here(tree: Tree, planned: Callable[..., Plan]) -> None:
     assert missing(planned(without_runs(tree))) == {}
+
+
+def test_judge_that_does_not_answer_is_missing(tree: Tree, planned: Callable[..., Plan]) -> None:
+    judged = without_runs(tree)
+    with judge_server() as server:
+        assert missing(planned(judged, judge=Judge(server.url, "grader"))) == {}
+    found = missing(planned(judged, judge=Judge(server.url, "grader")))
+    assert found == {f"a judge at {server.url}: nothing answers there": "start it, or --judge URL"}
 
 
 def test_base_folder_that_is_not_there_is_named(tree: Tree, planned: Callable[..., Plan]) -> None:
