@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from loradeck_bench.evaluation.likelihood import measure as measuring
 from loradeck_bench.evaluation.likelihood.measure import batch_scores
 from loradeck_bench.evaluation.likelihood.model import load
 from loradeck_bench.evaluation.likelihood.sequences import sequences
@@ -177,6 +178,31 @@ def test_long_rows_are_left_out_and_counted(folder: Path) -> None:
     assert run(folder, "--max-length", "40")["too_long"] == 1
     with pytest.raises(InvalidError, match="every row is longer than 2 tokens"):
         run(folder, "--max-length", "2")
+
+
+def test_interrupted_measurement_gives_the_figures_of_the_rows_before(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scored = measuring.batch_scores
+
+    def interrupted(batch: Any, loaded: Any) -> Any:
+        if len(batch[0].ids) < 40:
+            raise KeyboardInterrupt
+        return scored(batch, loaded)
+
+    monkeypatch.setattr(measuring, "_LOGITS", 1)  # a batch for each row
+    monkeypatch.setattr(measuring, "batch_scores", interrupted)
+    data, out = tmp_path / "rows.jsonl", tmp_path / "loss.json"
+    data.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    base = f"dir:{folder / 'base'}"
+    result = CliRunner().invoke(
+        command, ["loss", "--task", "generate", "--data", str(data), "--base", base, "--json", str(out)]
+    )
+    assert result.exit_code == 130
+    found = json.loads(out.read_text())
+    assert found["unfinished"] == "interrupted after 1 of 3 rows, the longest first"
+    assert [item["row"] for item in found["items"]] == [1]
+    assert found["loss"] > 0
 
 
 def test_wrong_use_is_one_clear_line(folder: Path) -> None:

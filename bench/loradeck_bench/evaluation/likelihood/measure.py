@@ -28,7 +28,8 @@ def measure(
     """Figures of all rows in the form of result files.
 
     Rows longer than `max_length` tokens, or than the model's context, are left out whole and counted in `too_long`.
-    Raises InvalidError if none is left.
+    An interrupted measurement gives the figures of the rows before, the longest, and says so in `unfinished`. Raises
+    InvalidError if no row is left.
     """
     every = sequences(rows, loaded, whole=whole)
     context = int(getattr(loaded.model.config, "max_position_embeddings", 0) or 10**9)
@@ -38,11 +39,17 @@ def measure(
         raise InvalidError(f"every row is longer than {limit} tokens", reason="TOO_LONG", field="max_length")
     scores: dict[int, tuple[float, int, int, int]] = {}
     tokens, started = 0, time.monotonic()
-    for batch in _batches(kept, len(loaded.allowed)):
-        for sequence, (loss, hits) in zip(batch, batch_scores(batch, loaded), strict=True):
-            scores[sequence.row] = loss, len(sequence.ids) - sequence.scored, sequence.text_bytes, hits
-        tokens += sum(len(sequence.ids) for sequence in batch)
-        progress(len(scores))
+    unfinished = {}
+    try:
+        for batch in _batches(kept, len(loaded.allowed)):
+            for sequence, (loss, hits) in zip(batch, batch_scores(batch, loaded), strict=True):
+                scores[sequence.row] = loss, len(sequence.ids) - sequence.scored, sequence.text_bytes, hits
+            tokens += sum(len(sequence.ids) for sequence in batch)
+            progress(len(scores))
+    except KeyboardInterrupt:
+        if not scores:
+            raise
+        unfinished = {"unfinished": f"interrupted after {len(scores)} of {len(kept)} rows, the longest first"}
     seconds = time.monotonic() - started
     numbers = sorted(scores)
     result = in_result_form(_figures([scores[number] for number in numbers], loaded, whole), numbers)
@@ -69,6 +76,7 @@ def measure(
         "scored_tokens": sum(scores[number][1] for number in numbers),
         "seconds": seconds,
         "tokens_per_second": tokens / seconds if seconds else 0.0,
+        **unfinished,
         "items": [{"row": n, "gold": rows[n][column], "status": "ok", "scores": result.by_row[n]} for n in numbers],
     }
 
@@ -111,7 +119,8 @@ def _batches(kept: Sequence[Sequenced], vocabulary: int) -> Iterator[list[Sequen
 
 def _figures(scores: Sequence[tuple[float, int, int, int]], loaded: Loaded, whole: bool) -> Any:
     dtype = str(next(loaded.model.parameters()).dtype).removeprefix("torch.")
-    what = "prompt and answer, all but the first token" if whole else "answer and end of turn"
+    answer = "label token" if loaded.task.uses_label_tokens else "answer and end of turn"
+    what = "prompt and answer, all but the first token" if whole else answer
     how = method("transformers", f"model {loaded.name}", dtype, f"over {what}", "no padding, no reserved tokens")
     figures = {
         "loss": combined("ratio", [(loss, tokens) for loss, tokens, _, _ in scores], f"{how}; nats per token"),
