@@ -174,3 +174,21 @@ def test_own_server_is_reached_without_what_the_environment_says_of_others(
         assert server.address == "a:1"
         assert Access.from_environment() == Access()
     assert Access.from_environment() == Access(ca=Path("authority.pem"), api_key="of-another-server")
+
+
+def test_server_of_a_measurement_is_started_with_its_own_settings_alone(
+    workplace: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An option of the command would win over the environment, and a bare engine would be compared with another one."""
+    given: list[str] = []
+    ready = "print('ready inference=a:1 admin=a:2 metrics=a:3 base=b', flush=True); import time; time.sleep(60)"
+
+    def start(name: str, arguments: list[str]) -> Child:
+        given.extend(arguments)
+        return Child(name, [sys.executable, "-c", ready], workplace.logs / "server.log", grace=5.0)
+
+    monkeypatch.setattr(workplace, "start", start)
+    with serving(workplace, "main", "server"):
+        assert "--set" not in given
+    with serving(workplace, "main", "server", ("slots=2",)):
+        assert given[-2:] == ["--set", "slots=2"]

@@ -29,6 +29,9 @@ from loradeck_registry.registry import Registry
 MARKER = ".loradeck-demo"
 """File that says that a folder was made by a demo and may be emptied by the next one."""
 
+UNCOMPILED = ("engine.enforce_eager=true",)
+"""Compiling pays on a server that stays, not on one that answers for a minute."""
+
 
 class Demo:
     """One run of the demo. `report` grows step by step."""
@@ -71,7 +74,7 @@ class Demo:
             self._train({**self.plan.adapters, "train clf-full": self.plan.full}, registry)
         with ExitStack() as stack:
             with step(next(names)):
-                server = stack.enter_context(serving(self.workplace, self.plan.base_name, "serve"))
+                server = stack.enter_context(serving(self.workplace, self.plan.base_name, "serve", UNCOMPILED))
                 self.progress.say(f"ready after {duration(server.start_seconds)} at {server.address}")
             with step(next(names)):
                 self._ask(server, [subject(adapter, task, self.plan) for task, adapter in TASKS.items()])
@@ -85,7 +88,7 @@ class Demo:
             with step(next(names)):
                 self.report["load"] = load_test(server, self.workplace, self.plan)
                 check_finished(self.report["load"])
-        with step(next(names)), serving(self.workplace, f"{FULL}@prod", "serve full") as server:
+        with step(next(names)), serving(self.workplace, f"{FULL}@prod", "serve full", UNCOMPILED) as server:
             self._evaluate(server, "classification", "full", FULL)
         with step(next(names)):
             self._describe(registry)
