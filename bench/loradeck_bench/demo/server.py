@@ -36,7 +36,8 @@ class Server:
 @contextmanager
 def serving(workplace: Workplace, base: str, name: str, settings: Sequence[str] = ()) -> Iterator[Server]:
     """Serve `base` (a registry reference) on free ports with `settings` (`key=value`); the server and its engine are
-    gone when the block is left. Within the block clients and children find no TLS and no key in the environment: those are of other servers.
+    gone when the block is left. Within the block clients and children find no TLS and no key in the environment: those
+    are of other servers.
 
     Raises ChildFailedError with the end of its log if it does not come up, UnavailableError if it takes too long.
     """
