@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,7 @@ async def measure_client(
     kinds: dict[str, Any] = {}
     for kind, task in KINDS.items():
         with answering(plan.chunks) as address:
-            kinds[kind] = await _climb(plan, address, task, lambda step, kind=kind: seen(kind, step))
+            kinds[kind] = await _climb(plan, address, task, partial(seen, kind))
     return {
         **asdict(plan),
         "kinds": kinds,
