@@ -67,6 +67,7 @@ def measure_classify(base: Path, plan: ClassifyPlan, console: Console) -> dict[s
             "engine.kv_cache_gib": 0.5,
             "engine.enable_prefix_caching": False,
             "limits.concurrent": plan.concurrency,
+            "limits.concurrent_per_adapter": plan.concurrency,
         }
         with progress.step(STEPS[1]):
             server = stack.enter_context(place.serve(settings))

@@ -116,6 +116,8 @@ def _server_settings(plan: FrontendPlan) -> dict[str, Any]:
     return {
         "slots": 0,
         "limits.concurrent": plan.streams,
+        # The base counts as one adapter, and all streams are its.
+        "limits.concurrent_per_adapter": plan.streams,
         "engine.max_model_len": plan.max_model_len,
         "engine.kv_cache_gib": plan.kv_cache_gib,
         "engine.enforce_eager": not plan.compiled,
