@@ -16,6 +16,8 @@ _OURS = "/loradeck."
 _ADMIN = "/loradeck.adapters."
 _REFUSED = frozenset({"UNAUTHENTICATED", "PERMISSION_DENIED"})
 _LINES_PER_SECOND = 100
+_REFUSALS_PER_SECOND, _REFUSALS_AT_ONCE = 10, 100
+"""Lines of the audit log about refused calls: whoever reaches the admin door could fill the disk with them."""
 _LONGEST = 128
 
 
@@ -29,6 +31,8 @@ class CallRecorder:
         self._changing = groups()["admin"] - groups()["read"]
         self._lines = Bucket(_LINES_PER_SECOND, 2 * _LINES_PER_SECOND)
         self._left_out = 0
+        self._refusals = Bucket(_REFUSALS_PER_SECOND, _REFUSALS_AT_ONCE)
+        self._refusals_left_out = 0
 
     def ended(self, path: str, call: Call, code: str, reason: str) -> None:
         """A call to `path` ended with this status code."""
@@ -71,6 +75,14 @@ class CallRecorder:
         return True
 
     def _note(self, call: Call, code: str, reason: str, seconds: float) -> None:
+        if code in _REFUSED:
+            now = time.monotonic()
+            if self._refusals.wait(now):
+                self._refusals_left_out += 1
+                return
+            self._refusals.take(now)
+            if self._refusals_left_out:
+                call.facts["refusals_left_out"], self._refusals_left_out = self._refusals_left_out, 0
         self._audit.record(
             call.method, who=call.caller, proof=call.access.proof, key=call.access.key_id, peer=call.peer,
             request_id=call.request_id, adapter=call.requested[:_LONGEST], **call.facts, result=code, reason=reason,

@@ -266,3 +266,20 @@ async def test_every_action_of_operators_is_in_the_audit_log(start: Start, tmp_p
         "time": "", "action": "Keys", "change": "revoked", "key": web.split("_")[1], "caller": "web",
     }  # fmt: skip
     assert not any(key in log.read_text() for key in (web, ops[0][1]))
+
+
+async def test_a_flood_of_refused_calls_does_not_fill_the_disk_with_its_audit(start: Start, tmp_path: Path) -> None:
+    people = People(tmp_path, ops=ALL)
+    ops, log = with_key(people.key("ops")), tmp_path / "audit.jsonl"
+    running = await start(access=people.settings, audit_log=str(log))
+    for _ in range(300):
+        await refusal(running, None, adapters.ListAdaptersRequest(), "ListAdapters")
+    # What is done is written, whatever else there is.
+    await running.admin.LoadAdapter(adapters.LoadAdapterRequest(adapter="clf"), metadata=ops)
+    await asyncio.sleep(0.3)
+    await refusal(running, None, adapters.ListAdaptersRequest(), "ListAdapters")
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    refused = [line for line in lines if line["result"] == "UNAUTHENTICATED"]
+    assert 100 <= len(refused) < 200
+    assert len(refused) + sum(line.get("refusals_left_out", 0) for line in refused) == 301
+    assert [line["action"] for line in lines if line["result"] == "OK"] == ["LoadAdapter"]
