@@ -96,5 +96,7 @@ def _each_row(table: Table, results: Results) -> list[Row]:
     rows = []
     for key, entry in entries:
         fields = {"name": key, **(entry if isinstance(entry, Mapping) else {})}
+        if any(str(fields.get(name)) != text for name, text in table.each.where.items()):
+            continue
         rows.append(Row(name=table.each.name.format_map(fields), of=f"{table.each.of}/{key}"))
     return rows

@@ -95,14 +95,26 @@ def test_ratio_text_and_rows_by_entry(tree: Tree, planned: Planned) -> None:
             "id": "e",
             "title": "e",
             "columns": [{"name": "p", "key": "p"}],
-            "each": {"of": "evaluations/tests/comparisons", "name": "{metric} of {second}"},
+            "each": {
+                "of": "evaluations/tests/comparisons",
+                "name": "{metric} of {second}",
+                "where": {"second": "full"},
+            },
         },
     ]
     plan = planned(tree)
     put(plan, "runs/lora", {"seconds": 10.0, "loss_history": [{"loss": 3.0}, {"loss": 2.0}]})
     put(plan, "runs/full", {"seconds": 25.0})
     put(plan, "evaluations/lora", {"bert_score_f1:a/model": 0.7, "intervals": {"bert_score_f1:a/model": [0.6, 0.8]}})
-    put(plan, "evaluations/tests", {"comparisons": [{"metric": "bleu", "second": "full", "p": 0.25}]})
+    put(
+        plan,
+        "evaluations/tests",
+        {
+            "comparisons": [
+                {"metric": "bleu", "second": second, "p": p} for second, p in (("lora", 0.5), ("full", 0.25))
+            ]
+        },
+    )
     tables = report_of(plan)[0]["tables"]
     cells = {row["name"]: row["cells"]["v"] for row in tables["t"]["rows"]}
     assert cells["ratio"]["measured"] == 2.5

@@ -53,6 +53,7 @@ class Each(Strict):
 
     of: Path
     name: Text = Field(description="`{key}` is the entry's value there; `{name}` its key in a map")
+    where: dict[Text, Text] = Field(default_factory=dict, description="key -> text that an entry must have there")
 
 
 class Table(Strict):
