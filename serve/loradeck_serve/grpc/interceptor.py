@@ -145,7 +145,7 @@ class DoorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
                     raise
                 task.uncancel()
                 error = ended
-            except grpc.aio.InternalError as gone:  # type: ignore[attr-defined]
+            except grpc.aio.InternalError as gone:
                 _forget_frames(gone)
                 # gRPC could not send what was written: the caller has gone, and the cancellation is on its way.
                 self._recorder.ended(path, call, "CANCELLED", "CANCELLED")
