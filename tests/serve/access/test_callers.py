@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -232,6 +233,8 @@ async def test_every_action_of_operators_is_in_the_audit_log(start: Start, tmp_p
     ops, web = with_key(people.key("ops")), people.key("web")
     log = tmp_path / "audit.jsonl"
     running = await start(access=people.settings, audit_log=str(log))
+    # As an import of vLLM does, which configures logging anew: all handlers that there are get closed.
+    logging.shutdown()
     await running.admin.LoadAdapter(adapters.LoadAdapterRequest(adapter="clf"), metadata=ops)
     move = adapters.MoveAliasRequest(name="clf", alias="prod", target="1", reason="because")
     await running.admin.MoveAlias(move, metadata=ops)
