@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from loradeck_cli.connection import connection
+from loradeck_cli.number import Number
 from loradeck_cli.output import emit, line
 from loradeck_registry.errors import UnavailableError
 
@@ -26,8 +27,12 @@ if TYPE_CHECKING:
     help="Either gRPC door.",
 )
 @click.option("--service", default="", metavar="NAME", help="A service's full name, or `liveness` [default: the door].")
-@click.option("--timeout", default=5.0, show_default=True, help="Seconds for one question.")
-@click.option("--wait", default=0.0, help="Ask again for up to this many seconds until the answer is SERVING.")
+@click.option(
+    "--timeout", type=Number(0, min_open=True), default=5.0, show_default=True, help="Seconds for one question."
+)
+@click.option(
+    "--wait", type=Number(0), default=0.0, help="Ask again for up to this many seconds until the answer is SERVING."
+)
 @click.option("--json", "json_path", metavar="PATH", help="Write JSON to PATH, or - for standard output.")
 @connection
 def command(server: str, service: str, timeout: float, wait: float, json_path: str | None) -> None:

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from loradeck_cli.connection import connection
+from loradeck_cli.number import Number
 from loradeck_cli.output import emit
 from loradeck_client import (
     Access,
@@ -44,7 +45,7 @@ def _shared(function: F) -> F:
                 metavar="HOST:PORT[,…]",
                 help="Inference door; of several servers each adapter has its own, while that one answers.",
             ),
-            click.option("--timeout", default=60.0, show_default=True, help="Seconds."),
+            click.option("--timeout", type=Number(0, min_open=True), default=60.0, show_default=True, help="Seconds."),
             click.option(
                 "--json", "json_path", metavar="PATH", help="Write the reply as JSON to PATH, or - for stdout."
             ),

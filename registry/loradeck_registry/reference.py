@@ -109,6 +109,10 @@ class BaseReference:
             return cls(hub=hub, hub_revision=revision or None)
         if text.startswith("hub:"):
             raise InvalidError(f"bad hub name {hub[:120]!r}: use org/name", reason="BAD_REFERENCE", field="base")
+        if text.startswith(("/", ".", "~")):
+            raise InvalidError(
+                f"bad base {text[:120]!r}: a folder is named as dir:{text[:120]}", reason="BAD_REFERENCE", field="base"
+            )
         if ":" in text.partition("@")[0]:
             raise InvalidError(
                 f"bad base {text[:120]!r}: use a name in the registry, hub:org/name, dir:folder or {POCKET}",

@@ -36,12 +36,14 @@ class Access:
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Self:
         """What LORADECK_TLS, _TLS_CA, _TLS_CERT, _TLS_KEY, _TLS_NAME, _API_KEY[_FILE] and _INSECURE say.
 
-        Raises NotFoundError if the key's file cannot be read.
+        Raises NotFoundError if the key's file cannot be read, InvalidError if it is empty.
         """
         values = os.environ if environment is None else environment
         api_key = values.get("LORADECK_API_KEY", "").strip()
         if not api_key and (file := values.get("LORADECK_API_KEY_FILE")):
             api_key = _read(Path(file), "the API key").decode(errors="replace").strip()
+            if not api_key:
+                raise InvalidError(f"the API key's file {file} is empty", reason="BAD_ACCESS")
 
         def path(name: str) -> Path | None:
             return Path(values[name]) if values.get(name) else None
@@ -77,13 +79,16 @@ class Access:
             )
 
     def channel_credentials(self) -> grpc.ChannelCredentials | None:
-        """For a channel; None is plaintext. Raises NotFoundError if a file cannot be read."""
+        """For a channel; None is plaintext. Raises NotFoundError if a file is unreadable, InvalidError if not PEM.
+
+        gRPC itself would say so on standard error only, and then that nobody answers.
+        """
         if not self.encrypted:
             return None
         return grpc.ssl_channel_credentials(
-            root_certificates=_read(self.ca, "the authority's certificate") if self.ca else None,
-            private_key=_read(self.key, "the private key") if self.key else None,
-            certificate_chain=_read(self.certificate, "the certificate") if self.certificate else None,
+            root_certificates=_pem(self.ca, "the authority's certificate", b"CERTIFICATE"),
+            private_key=_pem(self.key, "the private key", b"PRIVATE KEY"),
+            certificate_chain=_pem(self.certificate, "the certificate", b"CERTIFICATE"),
         )
 
     @property
@@ -122,3 +127,12 @@ def _read(path: Path, what: str) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise NotFoundError(f"cannot read {what} ({path}): {error.strerror}", reason="FILE_NOT_FOUND") from None
+
+
+def _pem(path: Path | None, what: str, kind: bytes) -> bytes | None:
+    if path is None:
+        return None
+    content = _read(path, what)
+    if kind + b"-----" not in content:
+        raise InvalidError(f"{path} does not hold {what}: a PEM file is needed", reason="BAD_ACCESS")
+    return content

@@ -25,7 +25,7 @@ _SCHEME = re.compile(r"^(ipv4|ipv6|unix|unix-abstract|vsock|dns|xds):")
 
 
 def parse_targets(target: str | Sequence[str]) -> tuple[str, ...]:
-    """Addresses from `a:1,b:2` or a list, each once. Raises InvalidError if there is none, or an empty one.
+    """Addresses from `a:1,b:2` or a list, each once. Raises InvalidError if there is none, an empty one, or a URL.
 
     A target with one of gRPC's own schemes (`dns:///name:1`, `ipv4:…`) is one address.
     """
@@ -33,6 +33,8 @@ def parse_targets(target: str | Sequence[str]) -> tuple[str, ...]:
     targets = tuple(dict.fromkeys(part.strip() for part in parts))
     if not targets or not all(targets):
         raise InvalidError("an address of a server is empty: give host:port, or several with commas", field="server")
+    if url := next((target for target in targets if target.lower().startswith(("http://", "https://"))), None):
+        raise InvalidError(f"{url} is a URL: give host:port, and say with --tls whether it is TLS", field="server")
     return targets
 
 

@@ -41,3 +41,36 @@ def test_file_that_is_no_text_is_one_line_and_a_failure(tmp_path: Path) -> None:
     assert done.returncode == 1
     (line,) = done.stderr.strip().splitlines()
     assert line == f"error: {path} is not UTF-8 text: convert it first"
+
+
+@pytest.mark.parametrize("options", [["--wait", "nan"], ["--timeout", "nan"], ["--timeout", "-1"], ["--wait", "-1"]])
+def test_a_time_that_never_comes_is_refused(options: list[str]) -> None:
+    done = run("health", "--server", "127.0.0.1:1", *options)
+    assert done.returncode == 2
+    assert f"Invalid value for '{options[0]}'" in done.stderr
+
+
+def test_a_url_is_no_address_of_a_server() -> None:
+    done = run("query", "classify", "A text", "--server", "http://127.0.0.1:8500")
+    assert done.returncode == 2
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith("error: http://127.0.0.1:8500 is a URL: give host:port")
+
+
+@pytest.mark.parametrize(
+    ("option", "said"), [("--tls-ca", "does not hold the authority's certificate"), ("--api-key-file", "is empty")]
+)
+def test_files_without_credentials_are_told_before_anybody_is_asked(tmp_path: Path, option: str, said: str) -> None:
+    path = tmp_path / "file"
+    path.touch()
+    done = run("query", "classify", "A text", "--server", "127.0.0.1:1", option, str(path))
+    assert done.returncode == 2
+    (line,) = done.stderr.strip().splitlines()
+    assert said in line
+
+
+def test_a_folder_as_a_base_is_told_how_to_be_named(tmp_path: Path) -> None:
+    run("registry", "init", "--registry", str(tmp_path / "registry"))
+    done = run("registry", "add-base", "base", "./model", "--registry", str(tmp_path / "registry"))
+    assert done.returncode == 2
+    assert done.stderr.strip() == "error: bad base './model': a folder is named as dir:./model"

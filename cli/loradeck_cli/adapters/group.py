@@ -9,6 +9,7 @@ import click
 
 from loradeck_cli.adapters.fleet import move_on_all, servers
 from loradeck_cli.connection import F, connection
+from loradeck_cli.number import Number
 from loradeck_cli.output import emit, human, line
 from loradeck_client import Access, Adapter, AdminClient, AliasFlip, Capacity
 
@@ -27,7 +28,7 @@ def _server(function: F) -> F:
 
 
 _json = click.option("--json", "json_path", metavar="PATH", help="Write JSON to PATH, or - for standard output.")
-_timeout = click.option("--timeout", default=120.0, show_default=True, help="Seconds.")
+_timeout = click.option("--timeout", type=Number(0, min_open=True), default=120.0, show_default=True, help="Seconds.")
 
 
 @click.group()

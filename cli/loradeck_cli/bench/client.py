@@ -4,15 +4,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from loradeck_cli.number import Number
+
 if TYPE_CHECKING:
     from loradeck_bench.load.client.speed import ClientStep
 
 
 @click.command()
-@click.option("--start", type=click.FloatRange(min=1), default=200.0, show_default=True, help="First rate, requests/s.")
-@click.option("--factor", type=click.FloatRange(min=1.01), default=1.4, show_default=True, help="From step to step.")
+@click.option("--start", type=Number(min=1), default=200.0, show_default=True, help="First rate, requests/s.")
+@click.option("--factor", type=Number(min=1.01), default=1.4, show_default=True, help="From step to step.")
 @click.option("--steps", type=click.IntRange(1), default=12, show_default=True, help="Most steps of each kind.")
-@click.option("--seconds", type=click.FloatRange(0.2), default=4.0, show_default=True, help="Of a step.")
+@click.option("--seconds", type=Number(0.2), default=4.0, show_default=True, help="Of a step.")
 @click.option("--chunks", type=click.IntRange(1), default=32, show_default=True, help="Messages of a stream.")
 @click.option("--processes", type=click.IntRange(1, 64), default=1, show_default=True, help="Client processes.")
 @click.option("--json", "json_path", metavar="PATH", help="Write the result as JSON; - for standard output.")

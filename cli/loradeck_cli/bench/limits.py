@@ -19,6 +19,7 @@ from loradeck_cli.bench.options import (
     subject_options,
 )
 from loradeck_cli.connection import connection
+from loradeck_cli.number import Number
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -36,7 +37,7 @@ FEWEST = 10
 @subject_options
 @session_options
 @click.option("--start", type=POSITIVE, default=1.0, show_default=True, help="First rate, requests per second.")
-@click.option("--factor", type=click.FloatRange(min=1.01), default=1.5, show_default=True, help="From step to step.")
+@click.option("--factor", type=Number(min=1.01), default=1.5, show_default=True, help="From step to step.")
 @click.option("--rates", metavar="A,B,…", help="These rates instead.")
 @click.option("--steps", type=click.IntRange(1), default=20, show_default=True, help="Most steps.")
 @click.option("--seconds", type=POSITIVE, default=15.0, show_default=True, help="Of a step.")
@@ -75,9 +76,9 @@ def sweep(start: float, factor: float, rates: str | None, steps: int, seconds: f
 @subject_options
 @session_options
 @click.option("--slo", multiple=True, required=True, metavar="NAME=MS", help="ttft, tpot or latency of a request.")
-@click.option("--attainment", type=click.FloatRange(0, 1, min_open=True), default=0.95, show_default=True)
+@click.option("--attainment", type=Number(0, 1, min_open=True), default=0.95, show_default=True)
 @click.option("--start", type=POSITIVE, default=2.0, show_default=True, help="First rate, requests per second.")
-@click.option("--precision", type=click.FloatRange(0.005, 1), default=0.05, show_default=True, help="Of the rate.")
+@click.option("--precision", type=Number(0.005, 1), default=0.05, show_default=True, help="Of the rate.")
 @click.option("--seconds", type=POSITIVE, default=20.0, show_default=True, help="Of a trial.")
 def goodput(
     slo: tuple[str, ...], attainment: float, start: float, precision: float, seconds: float, **options: Any

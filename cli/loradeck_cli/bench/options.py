@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from loradeck_cli.number import Number
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
     from loradeck_bench.load.session import Session
 
 TASKS = ("classification", "short_qa", "long_qa", "generate")
-POSITIVE = click.FloatRange(min=0, min_open=True)
+POSITIVE = Number(min=0, min_open=True)
 Command = Callable[..., None]
 
 
@@ -23,7 +25,7 @@ def subject_options(function: Command) -> Command:
     """Whom to ask for what, and how requests are spread; `read_subjects` reads the first part."""
     for option in (
         click.option("--json", "json_path", metavar="PATH", help="Write the result as JSON; - for stdout."),
-        click.option("--timeout", type=click.FloatRange(min=0.1), default=120.0, show_default=True, help="Seconds."),
+        click.option("--timeout", type=Number(min=0.1), default=120.0, show_default=True, help="Seconds."),
         click.option("--max-tokens", type=click.IntRange(min=1), help="Limit of an answer [48 short, 192 long]."),
         click.option(
             "--warm-up", type=click.IntRange(min=0), default=1, show_default=True, help="Unmeasured requests to each."

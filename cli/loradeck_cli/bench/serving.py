@@ -6,6 +6,8 @@ from typing import Any, TypeVar
 
 import click
 
+from loradeck_cli.number import Number
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -38,11 +40,9 @@ def multilora(base: Path | None, json_path: str | None, **sizes: Any) -> None:
 
 @click.command()
 @_common
-@click.option("--seconds", type=click.FloatRange(1), default=30.0, show_default=True, help="For each row.")
+@click.option("--seconds", type=Number(1), default=30.0, show_default=True, help="For each row.")
 @click.option("--slots", type=click.IntRange(1, 64), default=32, show_default=True, help="Adapters in one batch.")
-@click.option(
-    "--saturation-seconds", type=click.FloatRange(1), default=8.0, show_default=True, help="To find the saturation."
-)
+@click.option("--saturation-seconds", type=Number(1), default=8.0, show_default=True, help="To find the saturation.")
 def cliff(base: Path | None, json_path: str | None, **sizes: Any) -> None:
     """Time to first token with 1, 4 and 16 times as many adapters as slots, at 60 % of saturation."""
     from loradeck_bench.serving.cliff import CliffPlan, measure_cliff

@@ -5,11 +5,13 @@ from pathlib import Path
 
 import click
 
+from loradeck_cli.number import Number
+
 
 @click.command()
 @click.option(
     "--minutes",
-    type=click.FloatRange(0.5),
+    type=Number(0.5),
     default=30.0,
     show_default=True,
     help="Of measured load; a tenth more to warm up, and a minute or two around it.",

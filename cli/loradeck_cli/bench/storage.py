@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from loradeck_cli.number import Number
 from loradeck_registry.errors import LoradeckError
 
 
@@ -22,9 +23,7 @@ from loradeck_registry.errors import LoradeckError
     "--rank", "ranks", multiple=True, type=click.IntRange(1, 4096), help="Of adapters [default: 8, 16, 32, 64]."
 )
 @click.option("--dtype", type=click.Choice(["bfloat16", "float16", "float32"]), default="bfloat16", show_default=True)
-@click.option(
-    "--capacity", type=click.FloatRange(0, min_open=True), default=280.0, show_default=True, help="GB to fill."
-)
+@click.option("--capacity", type=Number(0, min_open=True), default=280.0, show_default=True, help="GB to fill.")
 @click.option(
     "--steps", type=click.IntRange(1), default=30, show_default=True,
     help="Of the training whose checkpoint is stored as a delta, where no registry is given.",

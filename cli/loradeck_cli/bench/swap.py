@@ -9,6 +9,7 @@ import click
 
 from loradeck_cli.bench.serving import swap_alone
 from loradeck_cli.connection import connection
+from loradeck_cli.number import Number
 from loradeck_registry.errors import InvalidError
 
 TASKS = ("classification", "short_qa", "long_qa")
@@ -29,7 +30,7 @@ _OF_A_SERVER = {
 @click.option("--flips", type=click.IntRange(1), default=30, show_default=True, help="Moves, on a server of its own.")
 @click.option(
     "--seconds",
-    type=click.FloatRange(1),
+    type=Number(1),
     default=20.0,
     show_default=True,
     help="Load alone, in three parts between them.",
@@ -42,9 +43,7 @@ _OF_A_SERVER = {
 @click.option("--to", "target", metavar="REVISION", help="Where to: revision number, alias or digest.")
 @click.option("--task", type=click.Choice(TASKS))
 @click.option("--data", metavar="PATH", help="Rows to send [default: the project's own test set of the task].")
-@click.option(
-    "--rate", type=click.FloatRange(min=0, min_open=True), default=10.0, show_default=True, help="Requests/s."
-)
+@click.option("--rate", type=Number(min=0, min_open=True), default=10.0, show_default=True, help="Requests/s.")
 @click.option("--back", is_flag=True, help="Roll the alias back at the end.")
 @click.option("--json", "json_path", metavar="PATH", help="Write the result as JSON; - for standard output.")
 def swap(flips: int, seconds: float, base: Path | None, json_path: str | None, **running: Any) -> None:

@@ -17,6 +17,7 @@ from loradeck_cli.evaluate.options import (
     result_options,
     settings_of,
 )
+from loradeck_cli.number import Number
 
 if TYPE_CHECKING:
     from loradeck_bench.evaluation.answers import Metric
@@ -39,9 +40,7 @@ def command() -> None:
 @data_options
 @click.option("--template", metavar="TEXT", help="generate, base: its message with {field} placeholders.")
 @click.option("--concurrency", type=click.IntRange(1, 512), default=16, show_default=True, help="Requests at a time.")
-@click.option(
-    "--timeout", type=click.FloatRange(min=0.1), default=120.0, show_default=True, help="Seconds per request."
-)
+@click.option("--timeout", type=Number(min=0.1), default=120.0, show_default=True, help="Seconds per request.")
 @click.option("--max-tokens", type=click.IntRange(min=1), help="Limit of an answer [48 short, 192 long, 256 generate].")
 @metric_options
 @result_options

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from loradeck_cli.evaluate.options import check_result_options, finish, result_options
+from loradeck_cli.number import Number
 
 if TYPE_CHECKING:
     from loradeck_bench.evaluation.judge.endpoint import JudgeSettings
@@ -25,12 +26,12 @@ Work = Callable[[Any, Callable[[int], None]], Awaitable[dict[str, Any]]]
 @click.option("--api-key-env", default="OPENAI_API_KEY", show_default=True, help="Environment variable with the key.")
 @click.option("--rubric", type=click.Path(path_type=Path), help="JSONL of `class`, `prompt` [default: one prompt].")
 @click.option("--merge", multiple=True, metavar="NAME=A,B", help="Count categories A and B as NAME.")
-@click.option("--temperature", type=click.FloatRange(0, 2), default=0.0, show_default=True)
+@click.option("--temperature", type=Number(0, 2), default=0.0, show_default=True)
 @click.option("--max-tokens", type=click.IntRange(min=1), default=512, show_default=True, help="Limit of a reply.")
 @click.option("--concurrency", type=click.IntRange(1, 256), default=8, show_default=True, help="Requests at a time.")
-@click.option("--per-minute", type=click.FloatRange(min=0.1), help="Most requests in a minute.")
+@click.option("--per-minute", type=Number(min=0.1), help="Most requests in a minute.")
 @click.option("--retries", type=click.IntRange(min=0), default=5, show_default=True, help="After 429, 5xx, lost lines.")
-@click.option("--timeout", type=click.FloatRange(min=0.1), default=120.0, show_default=True, help="Seconds per try.")
+@click.option("--timeout", type=Number(min=0.1), default=120.0, show_default=True, help="Seconds per try.")
 @click.option("--cache", type=click.Path(path_type=Path), help="File of replies to use again and to add to.")
 @result_options
 def judge(

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from loradeck_cli.number import Number
+
 if TYPE_CHECKING:
     from loradeck_bench.evaluation.metrics import MetricSettings
 
@@ -37,9 +39,7 @@ def metric_options(function: Command) -> Command:
         click.option(
             "--query-rows", type=click.IntRange(min=1), default=10_000, show_default=True, help="Rows a query."
         ),
-        click.option(
-            "--query-seconds", type=click.FloatRange(min=0.01), default=5.0, show_default=True, help="Time of a query."
-        ),
+        click.option("--query-seconds", type=Number(min=0.01), default=5.0, show_default=True, help="Time of a query."),
         click.option("--database", type=click.Path(path_type=Path), help="SQLite file that SQL answers are run on."),
         click.option("--marker", default="####", show_default=True, help="What stands before the number of gsm8k."),
         click.option(

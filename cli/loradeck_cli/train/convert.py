@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.table import Table
 
+from loradeck_cli.number import Number
 from loradeck_cli.train.options import emit, json_option, open_registry, publish_option, spinner, split_publish
 from loradeck_registry.errors import InvalidError
 
@@ -67,9 +68,9 @@ def merge(
 @_registry_option
 @_base_option
 @click.option("--rank", type=click.IntRange(1, 512), help="This rank.")
-@click.option("--energy", type=click.FloatRange(0, 1), help="The smallest rank that keeps this share of the change.")
-@click.option("--error", type=click.FloatRange(0, 1), help="The smallest rank of at most this relative error.")
-@click.option("--budget", type=click.FloatRange(0), help="The smallest rank that scores at most this much worse.")
+@click.option("--energy", type=Number(0, 1), help="The smallest rank that keeps this share of the change.")
+@click.option("--error", type=Number(0, 1), help="The smallest rank of at most this relative error.")
+@click.option("--budget", type=Number(0), help="The smallest rank that scores at most this much worse.")
 @click.option("--ranks", default="1,2,4,8,16,32,64,128", show_default=True, metavar="N,N", help="Ranks of the table.")
 @click.option("--embeddings/--no-embeddings", default=True, show_default=True, help="Let embedding and head take part.")
 @click.option("--score", is_flag=True, help="Score every rank of the table; --budget does.")

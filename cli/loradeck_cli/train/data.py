@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from loradeck_cli.number import Number
+
 if TYPE_CHECKING:
     from loradeck_train.building.build import Report
     from loradeck_train.building.endpoint import EndpointSettings
@@ -25,10 +27,10 @@ def _endpoint(function: F) -> F:
     for option in (
         click.option("--json", "json_path", metavar="PATH", help="Write the report as JSON; - for standard output."),
         click.option("--limit", type=click.IntRange(1), help="Use at most the first rows."),
-        click.option("--price-out", type=click.FloatRange(0), default=0.0, help="Per million tokens that come back."),
-        click.option("--price-in", type=click.FloatRange(0), default=0.0, help="Per million tokens that are sent."),
+        click.option("--price-out", type=Number(0), default=0.0, help="Per million tokens that come back."),
+        click.option("--price-in", type=Number(0), default=0.0, help="Per million tokens that are sent."),
         click.option("--attempts", type=click.IntRange(1), default=3, show_default=True, help="For a malformed reply."),
-        click.option("--per-minute", type=click.FloatRange(0, min_open=True), help="Most requests per minute."),
+        click.option("--per-minute", type=Number(0, min_open=True), help="Most requests per minute."),
         click.option("--concurrency", type=click.IntRange(1, 256), default=8, show_default=True, help="At a time."),
         click.option("--model", required=True, help="Name of the model at the endpoint."),
         click.option(

@@ -169,7 +169,11 @@ class Reading:
     def _no_name(self, name: str) -> NotFoundError:
         names = self.names()
         nearest = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-        hint = f"did you mean {', '.join(nearest)}?" if nearest else f"{self.url} holds {len(names)} names"
+        hint = (
+            f"did you mean {', '.join(nearest)}?"
+            if nearest
+            else f"{self.url} holds {len(names)} name{'s' * (len(names) != 1)}"
+        )
         return NotFoundError(
             f"no adapter, checkpoint or base named {name!r} in the registry; {hint}", reason="NAME_NOT_FOUND"
         )
