@@ -11,6 +11,7 @@ import grpc
 import pytest
 
 import loradeck.inference.v1 as inference
+from loradeck_serve.grpc.interceptor import _forget_frames
 from tests.serve.conftest import Running, Start
 
 CALLS = 40
@@ -41,6 +42,16 @@ ENDS: dict[str, Callable[[Running], Awaitable[None]]] = {
     "too late in the engine": lambda running: classify(running, adapter="clf@2", timeout=0.02),
     "cancelled": cancel,
 }
+
+
+def test_an_error_that_is_its_own_cause_is_forgotten_too() -> None:
+    first, second = ValueError("first"), ValueError("second")
+    first.__cause__, second.__cause__ = second, first
+    try:
+        raise first
+    except ValueError as error:
+        _forget_frames(error)
+    assert first.__traceback__ is None
 
 
 @pytest.mark.parametrize("how", ENDS)

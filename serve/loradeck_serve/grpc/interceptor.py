@@ -236,7 +236,10 @@ def _forget_frames(error: BaseException) -> None:
     until a full garbage collection, which is rare in a process with so many objects.
     """
     found: BaseException | None = error
-    while found is not None:
+    seen: set[int] = set()
+    # (`raise error from error` is its own cause.)
+    while found is not None and id(found) not in seen:
+        seen.add(id(found))
         found.__traceback__ = None
         found = found.__cause__ or found.__context__
 
