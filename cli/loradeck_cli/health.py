@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 @connection
 def command(server: str, service: str, timeout: float, wait: float, json_path: str | None) -> None:
     """Ask whether a server takes requests. Exit code 0: SERVING; 1: it does not, or does not answer."""
+    from loradeck_client.endpoints import parse_targets
+
+    parse_targets(server)
     until = time.monotonic() + wait
     while True:
         state = ask(server, service, timeout)

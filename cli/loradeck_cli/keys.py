@@ -138,6 +138,8 @@ def _hand_out(key: str, record: KeyRecord, out: Path | None, json_path: str | No
             descriptor = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         except FileExistsError:
             raise InvalidError(f"{out} exists: name a file that does not", field="out") from None
+        except OSError as error:
+            raise InvalidError(f"cannot write {out}: {error.strerror}", field="out") from None
         with os.fdopen(descriptor, "w") as file:
             file.write(key + "\n")
     write()

@@ -266,6 +266,9 @@ class Server:
 
     async def _begin(self) -> None:
         await self._tokenizers.warm_up(self._base.task or self._config.base_tasks.short_qa)
+        for reference in self._config.pins:
+            # Raises before the engine starts, not half a minute later, if it is not there.
+            await self._catalog.meaning(reference)
         await self._supervisor.start()
         info = self._handle.info
         base = self._base

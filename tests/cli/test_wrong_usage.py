@@ -74,3 +74,21 @@ def test_a_folder_as_a_base_is_told_how_to_be_named(tmp_path: Path) -> None:
     done = run("registry", "add-base", "base", "./model", "--registry", str(tmp_path / "registry"))
     assert done.returncode == 2
     assert done.stderr.strip() == "error: bad base './model': a folder is named as dir:./model"
+
+
+@pytest.mark.parametrize("option", ["--file", "--out"])
+def test_keys_that_cannot_be_written_are_one_line(tmp_path: Path, option: str) -> None:
+    files = {"--file": tmp_path / "keys.json"} | {option: Path("/proc/no/file")}
+    done = run("keys", "add", "web", *(str(part) for pair in files.items() for part in pair))
+    assert done.returncode in (1, 2)
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith("error: cannot write /proc/no/file: ")
+    assert not (tmp_path / "keys.json").exists()
+
+
+@pytest.mark.parametrize("server", ["", "http://127.0.0.1:8500"])
+def test_health_of_what_is_no_address(server: str) -> None:
+    done = run("health", "--server", server)
+    assert done.returncode == 2
+    (line,) = done.stderr.strip().splitlines()
+    assert "give host:port" in line

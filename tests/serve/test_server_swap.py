@@ -10,8 +10,10 @@ import pytest
 
 import loradeck.adapters.v1 as adapters
 import loradeck.inference.v1 as inference
+from loradeck_registry.errors import NotFoundError
 from loradeck_registry.registry import Registry, Revision
 from loradeck_serve.catalog.swapper import LINGER_SECONDS
+from loradeck_serve.supervisor import Supervisor
 from tests.serve.conftest import Running, Start
 from tests.serve.deck import Deck
 from tests.serve.errors import failure
@@ -384,6 +386,17 @@ async def test_pinned_alias_stays_pinned_across_its_moves(start: Start, deck: De
     reply = await running.admin.GetAdapter(adapters.GetAdapterRequest(adapter="clf@2"))
     assert reply.adapter.pinned
     assert not (await running.admin.GetAdapter(adapters.GetAdapterRequest(adapter="clf@1"))).adapter.pinned
+
+
+async def test_pin_that_is_not_there_ends_the_start_before_the_engine_s(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def started(self: Supervisor) -> None:
+        raise AssertionError("the engine was started")
+
+    monkeypatch.setattr(Supervisor, "start", started)
+    with pytest.raises(NotFoundError, match="nosuch"):
+        await start(pins=["nosuch@prod"])
 
 
 async def _collect(watch: Any, seen: list[Any]) -> None:

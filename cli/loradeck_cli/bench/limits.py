@@ -115,9 +115,12 @@ def goodput(
 
 def _rates(text: str) -> list[float]:
     try:
-        return [float(part) for part in text.split(",")]
+        rates = [float(part) for part in text.split(",")]
     except ValueError:
-        raise click.UsageError(f"bad rates {text!r}: use A,B,…") from None
+        rates = []
+    if not rates or not all(0 < rate < float("inf") for rate in rates):
+        raise click.UsageError(f"bad rates {text!r}: use A,B,… above zero")
+    return rates
 
 
 @dataclass

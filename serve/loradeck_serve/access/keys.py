@@ -18,7 +18,7 @@ from typing import Literal, Self
 from filelock import FileLock, Timeout
 from pydantic import Field, ValidationError
 
-from loradeck_registry.errors import InvalidError, NotFoundError, UnavailableError
+from loradeck_registry.errors import InvalidError, NotFoundError, PreconditionError, UnavailableError
 from loradeck_serve.access.callers import check_caller
 from loradeck_serve.config.loading import one_line
 from loradeck_serve.config.strict import Strict
@@ -144,14 +144,23 @@ class KeyFile:
 
     @contextmanager
     def changing(self) -> Iterator["KeyFile"]:
-        """Keep other writers out. Raises UnavailableError (LOCKED)."""
+        """Keep other writers out. Raises UnavailableError (LOCKED), PreconditionError if it cannot write."""
+        lock = FileLock(f"{self._path}.lock", timeout=_LOCK_SECONDS)
         try:
-            with FileLock(f"{self._path}.lock", timeout=_LOCK_SECONDS):
-                yield self
+            lock.acquire()
         except Timeout:
             raise UnavailableError(
                 f"another command is changing {self._path}: try again when it is done", reason="LOCKED"
             ) from None
+        except OSError as error:
+            raise PreconditionError(
+                f"cannot write {self._path}: {error.strerror}; name a file in a folder that can be written",
+                reason="NOT_WRITABLE",
+            ) from None
+        try:
+            yield self
+        finally:
+            lock.release()
 
     def write(self, keys: Keys) -> None:
         """Replace the file. A new one is readable by its owner alone; otherwise owner and mode stay as they were."""
