@@ -13,7 +13,7 @@ import loradeck.inference.v1 as inference
 from loradeck_registry.errors import NotFoundError
 from loradeck_registry.registry import Registry, Revision
 from loradeck_serve.catalog.swapper import LINGER_SECONDS
-from loradeck_serve.supervisor import Supervisor
+from loradeck_serve.supervisor import EngineSupervisor
 from tests.serve.conftest import Running, Start
 from tests.serve.deck import Deck
 from tests.serve.errors import failure
@@ -391,10 +391,10 @@ async def test_pinned_alias_stays_pinned_across_its_moves(start: Start, deck: De
 async def test_pin_that_is_not_there_ends_the_start_before_the_engine_s(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def started(self: Supervisor) -> None:
+    async def started(self: EngineSupervisor) -> None:
         raise AssertionError("the engine was started")
 
-    monkeypatch.setattr(Supervisor, "start", started)
+    monkeypatch.setattr(EngineSupervisor, "start", started)
     with pytest.raises(NotFoundError, match="nosuch"):
         await start(pins=["nosuch@prod"])
 
