@@ -102,6 +102,8 @@ def _methods(results: Results) -> dict[str, str]:
     """How each metric was computed, once for all evaluations that say the same."""
     found: dict[str, str] = {}
     for result in results.tree()["evaluations"].values():
-        for name, how in (result.get("methods") or {}).items():
+        methods = result.get("methods")
+        # A command's result is its own: `bench train` has a list of trainings under this name.
+        for name, how in (methods if isinstance(methods, Mapping) else {}).items():
             found.setdefault(name, how)
     return found

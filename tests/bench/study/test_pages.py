@@ -36,6 +36,13 @@ def test_cell_has_measured_value_interval_and_published_value(tree: Tree, planne
     assert any("Qwen2" in note for note in table["notes"]), "the publication's own remark is there"
 
 
+def test_methods_are_those_of_metrics_and_not_what_a_command_calls_so(tree: Tree, planned: Planned) -> None:
+    plan = planned(tree)
+    put(plan, "evaluations/lora", REPORT)
+    put(plan, "evaluations/tests", {"methods": [{"method": "lora", "batch_size": 8}]})
+    assert report_of(plan)[0]["methods"] == {"accuracy": "counted"}
+
+
 def test_cell_without_a_result_says_why(tree: Tree, planned: Planned) -> None:
     plan = planned(tree)
     row = report_of(plan)[0]["tables"]["table-7"]["rows"][1]
