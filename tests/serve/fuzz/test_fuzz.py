@@ -73,7 +73,7 @@ def test_mutated_registry_objects_break_hang_and_tell_nothing(deck: Deck, tmp_pa
 
 
 async def test_a_server_that_breaks_hangs_or_tells_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("loradeck_bench.fuzz.sending.HANG_SECONDS", 1.0)
+    monkeypatch.setattr("loradeck_bench.fuzz.sending.HANG_SECONDS", 4.0)
 
     async def bad(request: bytes, context: grpc.aio.ServicerContext) -> bytes:
         size = len(request) % 4
