@@ -2,6 +2,7 @@
 
 import json
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,9 +41,10 @@ def ensure_writable(*targets: str | None) -> None:
             path = Path(str(target))
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                new = not path.exists()
-                path.open("a").close()
-                if new:
-                    path.unlink()
+                if path.exists():
+                    path.open("a").close()
+                else:
+                    # Not the path itself: processes of one launch look at it at the same time.
+                    tempfile.TemporaryFile(dir=path.parent).close()
             except OSError as error:
                 raise PreconditionError(f"cannot write {target}: {error.strerror}", reason="NOT_WRITABLE") from None
