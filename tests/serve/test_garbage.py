@@ -1,7 +1,9 @@
 """What a call leaves behind when it is over: nothing that has to wait for a full garbage collection."""
 
 import asyncio
+import ctypes
 import gc
+import struct
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -13,6 +15,8 @@ import pytest
 import loradeck.inference.v1 as inference
 from loradeck_serve.grpc.interceptor import _forget_frames
 from tests.serve.conftest import Running, Start
+from tests.serve.limits import http2
+from tests.serve.limits.http2 import Connection
 
 CALLS = 40
 
@@ -76,3 +80,55 @@ async def test_a_call_that_is_over_is_gone(start: Start, how: str) -> None:
     # gRPC itself leaves five small objects for each call, and none of these. The last call is kept until the next.
     kept = {name: left[name] for name in ("RPCState", "frame", "traceback", "Task", "_ServicerContext")}
     assert max(kept.values()) <= 2, kept
+
+
+class _Allocated(ctypes.Structure):
+    """glibc's struct mallinfo2."""
+
+    _fields_ = [(name, ctypes.c_size_t) for name in (
+        "arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost",
+    )]  # fmt: skip
+
+
+def allocated() -> int:
+    """Bytes that this process has from malloc. (What is resident says less: freed memory stays.)"""
+    libc = ctypes.CDLL(None)
+    if not hasattr(libc, "mallinfo2"):
+        pytest.skip("needs mallinfo2, which is glibc's")
+    libc.mallinfo2.restype = _Allocated
+    found = libc.mallinfo2()
+    return int(found.uordblks + found.hblkhd)
+
+
+async def test_a_message_that_arrives_with_the_end_of_its_call_is_freed(start: Start) -> None:
+    running = await start()
+    calls, connections, rounds = 50, 4, 3
+    body = inference.ClassifyRequest(adapter="clf", text="x" * 1000).SerializeToString()
+    message = struct.pack(">BI", 0, len(body)) + body
+    streams = range(1, 2 * calls, 2)
+
+    async def ended_while_read() -> None:
+        connection = await Connection.open(running.server.addresses.inference)
+        for stream in streams:
+            connection.call(stream, b"/loradeck.inference.v1.InferenceService/Classify")
+        # All of them are being read now.
+        await asyncio.sleep(0.2)
+        for stream in streams:
+            connection.send(http2.DATA, http2.END_STREAM, stream, message)
+            connection.send(http2.RST_STREAM, 0, stream, struct.pack(">I", http2.CANCEL))
+        await connection.writer.drain()
+        await asyncio.sleep(0.2)
+        connection.close()
+
+    async def afterwards() -> int:
+        for _ in range(rounds):
+            await asyncio.gather(*(ended_while_read() for _ in range(connections)))
+        await asyncio.sleep(0.2)
+        gc.collect()
+        return allocated()
+
+    await afterwards()
+    before = await afterwards()
+    left = (await afterwards() - before) / (rounds * connections * calls)
+    # All of the message, and more, if its read is cancelled; 30 to 40 bytes are gRPC's own.
+    assert left < 300, f"{left:.0f} bytes of each call stay"

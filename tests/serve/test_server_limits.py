@@ -9,6 +9,7 @@ import loradeck.inference.v1 as inference
 from tests.serve.conftest import Running, Start
 from tests.serve.deck import Deck
 from tests.serve.errors import failure
+from tests.serve.waiting import until
 
 CLASSIFY = inference.ClassifyRequest(adapter="clf", text="x")
 OTHER = inference.ClassifyRequest(adapter="clf-text", text="x")
@@ -17,11 +18,12 @@ CALLER = (("x-loradeck-caller", "busy"),)
 
 async def reached(running: Running) -> None:
     """Wait until a request is in the engine."""
-    for _ in range(500):
-        if running.engine.running.total():
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError("no request reached the engine")
+    await until(running.engine.running.total)
+
+
+def waiting(running: Running) -> float:
+    """Requests that wait for their turn."""
+    return sum(sample.value for family in running.server.metrics.waiting.collect() for sample in family.samples)
 
 
 async def outcomes(running: Running, count: int) -> tuple[int, list[float]]:
@@ -51,13 +53,13 @@ async def test_over_a_limit_requests_wait_and_over_the_queue_they_are_refused(
 ) -> None:
     running = await start(engine={"step_seconds": 0.05}, limits={**limit, "queue_per_adapter": 4})
     await running.inference.Classify(OTHER)
-    flood = asyncio.create_task(outcomes(running, 12))
+    flood = asyncio.create_task(outcomes(running, 40))
     await asyncio.sleep(0.05)
     # Another adapter, and another caller, is not held up by it.
     other = await asyncio.wait_for(running.inference.Classify(OTHER), 1)
     assert other.provenance.queue_time.ToNanoseconds() < 0.3e9
     answered, refused = await flood
-    assert 4 <= answered < 12, "what is over the limit was refused instead of waiting, or not limited at all"
+    assert 4 <= answered < 40, "what is over the limit was refused instead of waiting, or not limited at all"
     assert refused
     assert all(0 < retry <= 30 for retry in refused)
     # And later there is room again.
@@ -71,12 +73,8 @@ async def test_adapter_is_loaded_while_its_request_waits_for_a_turn(start: Start
     await reached(running)
     second = asyncio.ensure_future(running.inference.Classify(OTHER))
     wanted = deck.registry.resolve("clf-text").digest
-    for _ in range(300):
-        if wanted in running.engine.loaded:
-            break
-        await asyncio.sleep(0.01)
-    else:
-        raise AssertionError("the adapter of a waiting request was not loaded ahead of its turn")
+    # Ahead of its turn:
+    await until(lambda: wanted in running.engine.loaded)
     assert running.engine.running.total() == 1
     running.engine.gate.set()
     await asyncio.gather(first, second)
@@ -105,6 +103,10 @@ async def test_weights_of_the_configuration_reach_the_queue(start: Start) -> Non
         await running.inference.Classify(request)
         order.append(request.adapter)
 
-    await asyncio.gather(*(one(request) for _ in range(40) for request in (CLASSIFY, OTHER)))
+    running.engine.gate.clear()
+    all_of_them = [asyncio.ensure_future(one(request)) for _ in range(40) for request in (CLASSIFY, OTHER)]
+    await until(lambda: waiting(running) == len(all_of_them) - 1)
+    running.engine.gate.set()
+    await asyncio.gather(*all_of_them)
     first = order[: len(order) // 2]
     assert first.count("clf") > 2 * first.count("clf-text")

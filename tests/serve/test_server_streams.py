@@ -13,6 +13,7 @@ from loradeck_serve.grpc.doors import ADAPTERS, INFERENCE
 from tests.serve.conftest import Running, Start
 from tests.serve.errors import describe, failure
 from tests.serve.fake_engine import FakeEngine
+from tests.serve.waiting import until
 
 LONG = inference.AnswerLongRequest(adapter="long", question="q", context="c")
 CLASSIFY = inference.ClassifyRequest(adapter="clf", text="x")
@@ -29,20 +30,12 @@ async def health(running: Running, service: str = INFERENCE) -> int:
 
 async def busy(engine: FakeEngine) -> None:
     """Wait until a request has reached the engine."""
-    for _ in range(500):
-        if engine.running.total():
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError("no request reached the engine")
+    await until(engine.running.total)
 
 
 async def idle(running: Running) -> None:
     """Wait until the engine has nothing to do."""
-    for _ in range(200):
-        if not running.engine.running.total():
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError("requests are still in the engine")
+    await until(lambda: not running.engine.running.total())
 
 
 async def test_stream_is_chunks_and_one_final_that_equals_them(start: Start) -> None:
@@ -246,12 +239,12 @@ async def test_dead_engine_is_restarted_with_what_it_held(start: Start) -> None:
     first.die()
     failed = await failure(caught)
     assert failed.code == "UNAVAILABLE"
-    for _ in range(500):
-        if len(running.engines) == 2 and await health(running) == health_pb2.HealthCheckResponse.SERVING:
-            break
-        await asyncio.sleep(0.01)
-    else:
-        raise AssertionError("the engine was not restarted")
+    await until(lambda: len(running.engines) == 2)
+
+    async def serving() -> bool:
+        return await health(running) == health_pb2.HealthCheckResponse.SERVING
+
+    await until(serving)
     assert first.stopped
     assert list(running.engine.loaded) == [digest]
     assert (await running.inference.Classify(CLASSIFY)).provenance.digest == digest

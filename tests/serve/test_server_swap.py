@@ -17,6 +17,7 @@ from loradeck_serve.supervisor import EngineSupervisor
 from tests.serve.conftest import Running, Start
 from tests.serve.deck import Deck
 from tests.serve.errors import failure
+from tests.serve.waiting import until
 
 CLASSIFY = inference.ClassifyRequest(adapter="clf", text="The bank opened a branch.")
 LONG = inference.AnswerLongRequest(adapter="long@prod", question="q", context="c")
@@ -29,29 +30,27 @@ async def revision_of(running: Running, reference: str = "clf") -> int:
     return reply.provenance.revision
 
 
-async def until(running: Running, revision: int) -> None:
+async def means(running: Running, revision: int) -> None:
     """Wait until the alias means `revision` on the server. The promised 2 s are measured by `loradeck bench swap`."""
-    begin = time.monotonic()
-    while await revision_of(running) != revision:
-        assert time.monotonic() - begin < 20, f"still not revision {revision}"
-        await asyncio.sleep(0.01)
+
+    async def there() -> bool:
+        return await revision_of(running) == revision
+
+    await until(there)
 
 
 async def let_go(running: Running, digest: str) -> None:
     """Wait until a revision has left the engine."""
-    begin = time.monotonic()
-    while digest in running.engine.loaded:
-        assert time.monotonic() - begin < 20 * LINGER_SECONDS, "a revision that nobody means was not let go"
-        await asyncio.sleep(0.02)
+    await until(lambda: digest not in running.engine.loaded)
 
 
 async def test_move_by_another_writer_is_followed(start: Start, deck: Deck) -> None:
     running = await start()
     assert await revision_of(running) == 1
     deck.registry.move_alias("clf", "prod", "2")
-    await until(running, 2)
+    await means(running, 2)
     deck.registry.rollback("clf", "prod")
-    await until(running, 1)
+    await means(running, 1)
 
 
 def metadata(caller: str) -> tuple[tuple[str, str], ...]:
@@ -91,11 +90,8 @@ async def test_first_use_of_a_weighted_alias_loads_all_of_its_revisions(start: S
     deck.registry.move_alias("clf", "canary", {"1": 99, "2": 1})
     running = await start()
     await revision_of(running, "clf@canary")
-    for _ in range(200):
-        if len(running.engine.loaded) == 2:
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError("a revision of the alias was left for its first caller to load")
+    # None is left for its first caller to load:
+    await until(lambda: len(running.engine.loaded) == 2)
 
 
 async def test_alias_becomes_weighted_and_single_again_under_load(start: Start, deck: Deck) -> None:
@@ -118,16 +114,20 @@ async def test_alias_becomes_weighted_and_single_again_under_load(start: Start, 
     deck.registry.move_alias("clf", "prod", {"1": 50, "2": 50})
     drawn = {c: deck.registry.resolve("clf", caller=c).number for c in CALLERS[:16]}
     assert set(drawn.values()) == {1, 2}
-    begin = time.monotonic()
-    while await answered(running, CALLERS[:16]) != drawn:
-        assert time.monotonic() - begin < 20, "the shares are not followed"
-        await asyncio.sleep(0.01)
+
+    async def found() -> dict[str, int]:
+        return await answered(running, CALLERS[:16])
+
+    async def shared() -> bool:
+        return await found() == drawn
+
+    async def moved_back() -> bool:
+        return set((await found()).values()) == {2}
+
+    await until(shared)
     assert set(digests.values()) <= running.engine.loaded.keys()
     deck.registry.move_alias("clf", "prod", "2")
-    begin = time.monotonic()
-    while set((await answered(running, CALLERS[:16])).values()) != {2}:
-        assert time.monotonic() - begin < 20, "the move back is not followed"
-        await asyncio.sleep(0.01)
+    await until(moved_back)
     stop.set()
     await asyncio.gather(*asking)
     assert not failures
@@ -167,12 +167,11 @@ async def test_new_revision_reaches_latest_and_bare_name_without_prod(start: Sta
     request = inference.AnswerShortRequest(adapter="short", question="q", context="c")
     assert (await running.inference.AnswerShort(request)).provenance.revision == 1
     deck.publish("short", "short_qa", 40)
-    for _ in range(200):
-        if (await running.inference.AnswerShort(request)).provenance.revision == 2:
-            break
-        await asyncio.sleep(0.01)
-    else:
-        raise AssertionError("the new revision was not noticed")
+
+    async def noticed() -> bool:
+        return bool((await running.inference.AnswerShort(request)).provenance.revision == 2)
+
+    await until(noticed)
 
 
 async def test_running_request_finishes_on_the_old_revision(start: Start, deck: Deck) -> None:
@@ -182,10 +181,7 @@ async def test_running_request_finishes_on_the_old_revision(start: Start, deck: 
     assert (await anext(call)).chunk.text
     deck.registry.move_alias("long", "prod", "2")
     new = deck.registry.resolve("long@2").digest
-    for _ in range(100):
-        if new in running.engine.loaded:
-            break
-        await asyncio.sleep(0.01)
+    await until(lambda: new in running.engine.loaded)
     final = [m async for m in call][-1].final
     assert (final.provenance.digest, final.provenance.revision) == (old, 1)
     await let_go(running, old)
@@ -238,15 +234,10 @@ async def test_failed_load_keeps_old_revision_serving(start: Start, deck: Deck) 
     seen: list[Any] = []
     reading = asyncio.create_task(_collect(watch, seen))
     deck.registry.move_alias("clf", "prod", "2")
-    for _ in range(200):
-        if any(m.adapter.revision == 2 and m.adapter.error_reason == "ENGINE_REFUSED" for m in seen):
-            break
-        await asyncio.sleep(0.01)
-    else:
-        raise AssertionError("the failed load was not reported")
-    await asyncio.sleep(0.2)
+    await until(lambda: any(m.adapter.revision == 2 and m.adapter.error_reason == "ENGINE_REFUSED" for m in seen))
+    failures = running.server.metrics.flip_failures.labels("clf", "ENGINE_REFUSED")._value
+    await until(lambda: failures.get() >= 1)
     assert await revision_of(running) == 1
-    assert running.server.metrics.flip_failures.labels("clf", "ENGINE_REFUSED")._value.get() >= 1
     watch.cancel()
     await asyncio.gather(reading, return_exceptions=True)
 
@@ -262,7 +253,7 @@ async def test_move_that_comes_while_another_one_fails_is_followed_at_once(start
     # The first load is on its way; when it fails, it is not what is meant any more.
     deck.registry.move_alias("clf", "prod", str(good.number))
     begin = time.monotonic()
-    await until(running, good.number)
+    await means(running, good.number)
     assert time.monotonic() - begin < 10, "the second move waited for the first one's next attempt"
 
 
@@ -287,7 +278,7 @@ async def test_moves_are_followed_while_downloads_take_long(
         await asyncio.sleep(0.3)
         deck.registry.move_alias("clf", "prod", "2")
         begin = time.monotonic()
-        await until(running, 2)
+        await means(running, 2)
         assert time.monotonic() - begin < 10
     finally:
         ended.set()
@@ -304,7 +295,7 @@ async def test_watch_shows_present_state_then_loads_and_flips(start: Start, deck
     seen: list[Any] = []
     reading = asyncio.create_task(_collect(messages, seen))
     deck.registry.move_alias("clf", "prod", "2")
-    await until(running, 2)
+    await means(running, 2)
     await asyncio.sleep(LINGER_SECONDS + 0.3)
     flips = [m.alias_flip for m in seen if m.WhichOneof("event") == "alias_flip"]
     assert [(f.alias, f.previous_revision, f.revision) for f in flips] == [("prod", 1, 2)]
@@ -357,7 +348,7 @@ async def test_flips_under_load_fail_nobody_and_name_who_answered(start: Start, 
     for flip in range(10):
         revision = 2 if flip % 2 == 0 else 1
         deck.registry.move_alias("clf", "prod", str(revision))
-        await until(running, revision)
+        await means(running, revision)
     stop.set()
     await asyncio.gather(*asking)
     assert len(answered) > 100
@@ -382,7 +373,7 @@ async def test_state_of_a_revision_follows_it_from_the_registry_to_the_engine(st
 async def test_pinned_alias_stays_pinned_across_its_moves(start: Start, deck: Deck) -> None:
     running = await start(pins=["clf@prod"])
     deck.registry.move_alias("clf", "prod", "2")
-    await until(running, 2)
+    await means(running, 2)
     reply = await running.admin.GetAdapter(adapters.GetAdapterRequest(adapter="clf@2"))
     assert reply.adapter.pinned
     assert not (await running.admin.GetAdapter(adapters.GetAdapterRequest(adapter="clf@1"))).adapter.pinned

@@ -1,7 +1,7 @@
 """The one place through which every call comes: who calls and what he may, deadline, message, error to status."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -249,9 +249,18 @@ def _proven(call: Call) -> str:
     return call.access.name if call.access.proof != "none" else call.peer
 
 
+async def _to_its_end(work: Coroutine[Any, Any, Any]) -> Any:
+    """Await what gRPC does, and leave it running if this task is cancelled: it ends with the call.
+
+    grpc.aio (1.85.1) frees what an operation of a call holds only where that operation is awaited to its end
+    (grpc #43360). A read that is cancelled keeps its message for ever, and with it the 64 KiB in which it arrived.
+    """
+    return await asyncio.shield(asyncio.ensure_future(work))
+
+
 async def _message(handler: Any, context: Any) -> Any:
     """The request. Raises InvalidError (BAD_MESSAGE) if there is none, DecodeError if it is something else."""
-    content = await context.read()
+    content = await _to_its_end(context.read())
     if content is grpc.aio.EOF:  # type: ignore[attr-defined]
         raise InvalidError("the call carries no message", reason="BAD_MESSAGE")
     return handler.request_deserializer(content)
@@ -259,7 +268,7 @@ async def _message(handler: Any, context: Any) -> Any:
 
 async def _abort(context: Any, status: Any, trailing: tuple[tuple[str, str | bytes], ...]) -> None:
     """Send the status. Never returns. Raises CancelledError if the caller does not take it, or has gone."""
-    sending = context.abort(status.code, status.details, trailing)
+    sending = _to_its_end(context.abort(status.code, status.details, trailing))
     del context, trailing
     try:
         async with asyncio.timeout(_ABORT_SECONDS):

@@ -18,6 +18,7 @@ from tests.serve.access.people import People, with_key
 from tests.serve.conftest import Running, Start
 from tests.serve.deck import Deck
 from tests.serve.errors import failure
+from tests.serve.waiting import until
 
 CLASSIFY = inference.ClassifyRequest(adapter="clf", text="x")
 ALL = {"adapters": ["*"], "rpcs": ["inference", "admin"]}
@@ -29,13 +30,6 @@ async def refusal(running: Running, key: str | None, request: Any = CLASSIFY, me
     stub = running.inference if hasattr(running.inference, method) else running.admin
     failed = await failure(getattr(stub, method)(request, metadata=with_key(key) if key is not None else None))
     return failed
-
-
-async def until(check: Any, seconds: float = 10) -> None:
-    """Wait until `check()` is true."""
-    async with asyncio.timeout(seconds):
-        while not await check():  # noqa: ASYNC110
-            await asyncio.sleep(0.1)
 
 
 async def test_without_good_credentials_nobody_gets_in(start: Start, tmp_path: Path) -> None:

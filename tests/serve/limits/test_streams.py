@@ -11,18 +11,11 @@ import yaml
 import loradeck.inference.v1 as inference
 from tests.serve.conftest import Running, Start
 from tests.serve.errors import describe, failure
+from tests.serve.waiting import until
 
 LONG = inference.GenerateRequest(prompt="x", sampling=inference.Sampling(max_tokens=20_000))
 SMALL_WINDOW = (("grpc.http2.lookahead_bytes", 1024), ("grpc.http2.bdp_probe", 0))
 """A client that lets the server send little before it has read."""
-
-
-async def until(check: object, seconds: float = 10) -> None:
-    """Wait until `check()` is true."""
-    assert callable(check)
-    async with asyncio.timeout(seconds):
-        while not check():  # noqa: ASYNC110
-            await asyncio.sleep(0.05)
 
 
 async def test_a_stream_that_nobody_reads_is_cut_and_frees_its_place(start: Start) -> None:

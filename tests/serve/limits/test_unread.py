@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+from typing import Any
 
 import grpc
 import pytest
@@ -10,8 +11,9 @@ import loradeck.inference.v1 as inference
 from loradeck_registry.errors import ExhaustedError
 from loradeck_serve.grpc.unread import MOST, Kept, Unread
 from tests.serve.conftest import Start
-from tests.serve.errors import failure
-from tests.serve.limits.test_streams import LONG, SMALL_WINDOW, until
+from tests.serve.errors import Failure, describe, failure
+from tests.serve.limits.test_streams import LONG, SMALL_WINDOW
+from tests.serve.waiting import until
 
 LAST = 1
 """The last call of a door stays with grpc.aio until the next one comes."""
@@ -35,6 +37,18 @@ def held(unread: list[Unread]) -> int:
     return sum(len(replies) for one in unread for replies in one._held.values())
 
 
+async def refused(stub: Any, request: inference.GenerateRequest) -> Failure:
+    """How a call of a caller ends whose unread replies have become too old."""
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                async for _ in stub.Generate(request):
+                    pass
+            except grpc.aio.AioRpcError as error:
+                return describe(error)
+            await asyncio.sleep(0.1)
+
+
 async def test_a_caller_with_many_unread_streams_is_refused_until_they_are_gone(
     start: Start, unread: list[Unread]
 ) -> None:
@@ -48,9 +62,8 @@ async def test_a_caller_with_many_unread_streams_is_refused_until_they_are_gone(
     async with grpc.aio.insecure_channel(address, options=SMALL_WINDOW) as channel:
         calls = [inference.InferenceServiceStub(channel).Generate(LONG) for _ in range(MOST)]
         await asyncio.gather(*(call.read() for call in calls))
-        await until(lambda: not running.engine.running.total(), 30)
-        await asyncio.sleep(1.2)
-        failed = await failure(running.inference.Generate(short))
+        await until(lambda: not running.engine.running.total())
+        failed = await refused(running.inference, short)
         assert (failed.code, failed.reason) == ("RESOURCE_EXHAUSTED", "UNREAD_REPLIES")
         assert failed.retry_seconds == 1
         # (The refused call is the other one that is still here, see LAST.)
