@@ -1,7 +1,7 @@
 """The one place through which every call comes: who calls and what he may, deadline, message, error to status."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -17,7 +17,7 @@ from loradeck_serve.config import Limits
 from loradeck_serve.domain import Call
 from loradeck_serve.grpc.calls import REQUEST_ID, Metadata, call_of, current_call
 from loradeck_serve.grpc.status import Curtain, to_status
-from loradeck_serve.grpc.streams import BoundedWriter
+from loradeck_serve.grpc.streams import BoundedWriter, NothingSentError, to_its_end
 from loradeck_serve.grpc.tls import certificate_names
 from loradeck_serve.grpc.unread import Kept, Unread
 from loradeck_serve.live import Live
@@ -31,6 +31,8 @@ ENDLESS = frozenset({"WatchAdapters", "Watch"})
 _MOST_PROBES = 256
 """Calls of the health service at once, watching ones included."""
 _PROBE_SECONDS = 5.0
+_LATER_SECONDS = 0.05
+"""gRPC ends a call at its caller's deadline. A status of ours at that moment would reach nobody, and stay here."""
 _ABORT_SECONDS = 1.0
 """How long the status of a call may take to be sent. A caller who reads nothing would hold it for ever."""
 
@@ -96,7 +98,7 @@ class DoorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             try:
                 await handler.unary_stream(request, writer)
             finally:
-                writer.close()
+                await writer.close()
 
         return answer
 
@@ -107,7 +109,7 @@ class DoorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
                 async for reply in handler.stream_stream(requests, context):
                     await writer.write(reply)
             finally:
-                writer.close()
+                await writer.close()
 
         return answer
 
@@ -135,21 +137,17 @@ class DoorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
                 if (seconds := self._seconds(path, call.method, context)) is not None:
                     call.deadline = call.arrival + seconds
                 # The timeout outside: an exit stack in which one error turns into another keeps both in a cycle.
-                async with asyncio.timeout(seconds), AsyncExitStack() as stack:
+                async with asyncio.timeout(_a_little_later(seconds)), AsyncExitStack() as stack:
                     await self._let_in(path, call, metadata, context, cut, stack)
                     reply = await answer(requests, context, cut)
-            except asyncio.CancelledError as cancelled:
-                _forget_frames(cancelled)
-                if ended is None:
-                    self._recorder.ended(path, call, "CANCELLED", "CANCELLED")
-                    raise
+            except (asyncio.CancelledError, grpc.aio.InternalError, NothingSentError) as gone:
+                _forget_frames(gone)
+                if ended is None or not isinstance(gone, asyncio.CancelledError):
+                    # The caller has gone, or its deadline has come, or it takes nothing: no status would reach it.
+                    self._recorder.ended(path, call, *_without_status(context, ended))
+                    raise asyncio.CancelledError from None
                 task.uncancel()
                 error = ended
-            except grpc.aio.InternalError as gone:
-                _forget_frames(gone)
-                # gRPC could not send what was written: the caller has gone, and the cancellation is on its way.
-                self._recorder.ended(path, call, "CANCELLED", "CANCELLED")
-                raise asyncio.CancelledError from None
             except Exception as raised:
                 error = self._domain_error(raised, call)
                 _forget_frames(raised)
@@ -244,23 +242,25 @@ def _forget_frames(error: BaseException) -> None:
         found = found.__cause__ or found.__context__
 
 
+def _a_little_later(seconds: float | None) -> float | None:
+    return None if seconds is None else seconds + _LATER_SECONDS
+
+
+def _without_status(context: Any, ended: LoradeckError | None) -> tuple[str, str]:
+    """Code and reason of a call that ends without a status of ours; `ended`: why it was cut, if it was."""
+    if context.time_remaining() == 0:
+        return "DEADLINE_EXCEEDED", DeadlineError.reason
+    return "CANCELLED", ended.reason if ended is not None else "CANCELLED"
+
+
 def _proven(call: Call) -> str:
     """Who calls, as proven; else the host, since a name that is only claimed can be another one each time."""
     return call.access.name if call.access.proof != "none" else call.peer
 
 
-async def _to_its_end(work: Coroutine[Any, Any, Any]) -> Any:
-    """Await what gRPC does, and leave it running if this task is cancelled: it ends with the call.
-
-    grpc.aio (1.85.1) frees what an operation of a call holds only where that operation is awaited to its end
-    (grpc #43360). A read that is cancelled keeps its message for ever, and with it the 64 KiB in which it arrived.
-    """
-    return await asyncio.shield(asyncio.ensure_future(work))
-
-
 async def _message(handler: Any, context: Any) -> Any:
     """The request. Raises InvalidError (BAD_MESSAGE) if there is none, DecodeError if it is something else."""
-    content = await _to_its_end(context.read())
+    content = await to_its_end(context.read())
     if content is grpc.aio.EOF:  # type: ignore[attr-defined]
         raise InvalidError("the call carries no message", reason="BAD_MESSAGE")
     return handler.request_deserializer(content)
@@ -268,7 +268,7 @@ async def _message(handler: Any, context: Any) -> Any:
 
 async def _abort(context: Any, status: Any, trailing: tuple[tuple[str, str | bytes], ...]) -> None:
     """Send the status. Never returns. Raises CancelledError if the caller does not take it, or has gone."""
-    sending = _to_its_end(context.abort(status.code, status.details, trailing))
+    sending = to_its_end(context.abort(status.code, status.details, trailing))
     del context, trailing
     try:
         async with asyncio.timeout(_ABORT_SECONDS):

@@ -1,10 +1,13 @@
 """The writing side of a call, with a bound on how long its caller may leave everything unread."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from loradeck_registry.errors import ExhaustedError, LoradeckError
+
+FIRST_SECONDS = 1.0
+"""How long a stream that has been cut may still take to send its first message."""
 
 
 class SlowReaderError(ExhaustedError):
@@ -13,10 +16,27 @@ class SlowReaderError(ExhaustedError):
     reason = "SLOW_READER"
 
 
+class NothingSentError(Exception):
+    """Not even the stream's first message has been taken, so gRPC takes no status either."""
+
+
+async def to_its_end(work: Coroutine[Any, Any, Any]) -> Any:
+    """Await what gRPC does, and leave it running if this task is cancelled: it ends with the call.
+
+    grpc.aio (1.85.1) frees what an operation of a call holds only where that operation is awaited to its end
+    (grpc #43360). A read that is cancelled keeps its message for ever, and with it the 64 KiB in which it arrived.
+    """
+    return await asyncio.shield(asyncio.ensure_future(work))
+
+
 class BoundedWriter:
     """Stands for the context that servicers write to. `cut` is called once if a write stands still for `seconds`.
 
     One timer per stream, not per message: a write costs two assignments more than without it.
+
+    The first write carries the headers. If it is cancelled, grpc.aio takes them for unsent, sends them again with the
+    call's status, which is an error, so the caller gets no status and what belongs to it is never freed. So it runs to
+    its end, and `close` waits for it.
     """
 
     def __init__(
@@ -30,16 +50,26 @@ class BoundedWriter:
         self._since = 0.0
         """When the present write began; 0 between writes."""
         self._timer = self._loop.call_later(seconds, self._look)
+        self._first: asyncio.Future[Any] | None = None
 
     async def write(self, message: Any) -> None:
         """Send a message; returns when gRPC has taken it, which it does as the caller reads."""
         self._since = self._loop.time()
-        await self._context.write(self._serialize(message))
+        writing = self._context.write(self._serialize(message))
+        if self._first is None:
+            self._first = asyncio.ensure_future(writing)
+            await asyncio.shield(self._first)
+        else:
+            await writing
         self._since = 0.0
 
-    def close(self) -> None:
-        """Stop to look."""
+    async def close(self) -> None:
+        """Stop to look. Raises NothingSentError if no status can be sent."""
         self._timer.cancel()
+        if self._first is not None and not self._first.done():
+            await asyncio.wait((self._first,), timeout=FIRST_SECONDS)
+            if not self._first.done():
+                raise NothingSentError
 
     def _look(self) -> None:
         now = self._loop.time()

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import struct
 from typing import Any
 
 import grpc
@@ -12,6 +13,8 @@ from loradeck_registry.errors import ExhaustedError
 from loradeck_serve.grpc.unread import MOST, Kept, Unread
 from tests.serve.conftest import Start
 from tests.serve.errors import Failure, describe, failure
+from tests.serve.limits import http2
+from tests.serve.limits.http2 import Connection
 from tests.serve.limits.test_streams import LONG, SMALL_WINDOW
 from tests.serve.waiting import until
 
@@ -73,6 +76,22 @@ async def test_a_caller_with_many_unread_streams_is_refused_until_they_are_gone(
         await until(lambda: held(unread) <= MOST - 8 + LAST)
         assert [m.WhichOneof("event") async for m in running.inference.Generate(short)][-1] == "final"
         running.engine.tokens = tuple(range(40, 50))
+    await until(lambda: held(unread) <= LAST)
+
+
+async def test_streams_of_which_nothing_can_be_sent_are_gone_with_their_connection(
+    start: Start, unread: list[Unread]
+) -> None:
+    running = await start(limits={"write_stall_seconds": 0.5})
+    body = inference.GenerateRequest(prompt="x").SerializeToString()
+    takes_nothing = struct.pack(">HI", http2.INITIAL_WINDOW_SIZE, 0)
+    connection = await Connection.open(running.server.addresses.inference, takes_nothing)
+    for stream in range(1, 21, 2):
+        connection.call(stream, b"/loradeck.inference.v1.InferenceService/Generate")
+        connection.send(http2.DATA, http2.END_STREAM, stream, struct.pack(">BI", 0, len(body)) + body)
+    await until(lambda: held(unread) == 10)
+    assert not running.engine.running.total(), "a stream that takes nothing keeps its place in the engine"
+    connection.close()
     await until(lambda: held(unread) <= LAST)
 
 
