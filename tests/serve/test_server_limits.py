@@ -1,7 +1,6 @@
 """Limits and turns at the door: what is over a limit waits, and what no longer fits is told when to come back."""
 
 import asyncio
-from typing import Any
 
 import pytest
 
@@ -56,7 +55,7 @@ async def test_over_a_limit_requests_wait_and_over_the_queue_they_are_refused(
     flood = asyncio.create_task(outcomes(running, 40))
     await asyncio.sleep(0.05)
     # Another adapter, and another caller, is not held up by it.
-    other = await asyncio.wait_for(running.inference.Classify(OTHER), 1)
+    other = await asyncio.wait_for(running.inference.Classify(OTHER), 20)
     assert other.provenance.queue_time.ToNanoseconds() < 0.3e9
     answered, refused = await flood
     assert 4 <= answered < 40, "what is over the limit was refused instead of waiting, or not limited at all"
@@ -84,10 +83,10 @@ async def test_swaps_are_bounded_and_nobody_is_refused_for_it(start: Start) -> N
     running = await start(slots=1, fairness={"swaps_per_second": 4})
     await asyncio.gather(running.inference.Classify(CLASSIFY), running.inference.Classify(OTHER))
     begin = asyncio.get_running_loop().time()
-    turns: list[Any] = [running.inference.Classify(request) for _ in range(4) for request in (CLASSIFY, OTHER)]
-    for turn in turns:
-        await turn
-    assert asyncio.get_running_loop().time() - begin > 0.2
+    for _ in range(4):
+        await running.inference.Classify(CLASSIFY)
+        await running.inference.Classify(OTHER)
+    assert asyncio.get_running_loop().time() - begin > 0.8
     assert running.engine.most_distinct == 1
 
 

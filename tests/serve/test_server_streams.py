@@ -170,7 +170,7 @@ async def test_more_adapters_than_slots_and_places_are_all_served(start: Start, 
 
 async def test_one_load_serves_all_who_wait(start: Start) -> None:
     running = await start()
-    running.engine.load_seconds = 0.1
+    running.engine.load_seconds = 1
     replies = await asyncio.gather(*(running.inference.Classify(CLASSIFY) for _ in range(20)))
     assert len(running.engine.loads) == 1
     assert {r.provenance.residency for r in replies} == {inference.RESIDENCY_REMOTE}
