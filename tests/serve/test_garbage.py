@@ -13,10 +13,11 @@ import grpc
 import pytest
 
 import loradeck.inference.v1 as inference
-from loradeck_serve.grpc.interceptor import _forget_frames
+from loradeck_serve.grpc.interceptor import DoorInterceptor, _forget_frames
 from tests.serve.conftest import Running, Start
 from tests.serve.limits import http2
 from tests.serve.limits.http2 import Connection
+from tests.serve.waiting import until
 
 CALLS = 40
 
@@ -100,35 +101,44 @@ def allocated() -> int:
     return int(found.uordblks + found.hblkhd)
 
 
-async def test_a_message_that_arrives_with_the_end_of_its_call_is_freed(start: Start) -> None:
+async def test_a_message_that_arrives_with_the_end_of_its_call_is_freed(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    doors: list[DoorInterceptor] = []
+
+    def door(*arguments: Any) -> DoorInterceptor:
+        doors.append(DoorInterceptor(*arguments))
+        return doors[-1]
+
+    monkeypatch.setattr("loradeck_serve.app.DoorInterceptor", door)
     running = await start()
-    calls, connections, rounds = 50, 4, 3
+    connections, rounds, streams = 4, 3, range(1, 100, 2)
     body = inference.ClassifyRequest(adapter="clf", text="x" * 1000).SerializeToString()
     message = struct.pack(">BI", 0, len(body)) + body
-    streams = range(1, 2 * calls, 2)
 
     async def ended_while_read() -> None:
-        connection = await Connection.open(running.server.addresses.inference)
-        for stream in streams:
-            connection.call(stream, b"/loradeck.inference.v1.InferenceService/Classify")
-        # All of them are being read now.
-        await asyncio.sleep(0.2)
-        for stream in streams:
-            connection.send(http2.DATA, http2.END_STREAM, stream, message)
-            connection.send(http2.RST_STREAM, 0, stream, struct.pack(">I", http2.CANCEL))
-        await connection.writer.drain()
-        await asyncio.sleep(0.2)
-        connection.close()
+        opened = [await Connection.open(running.server.addresses.inference) for _ in range(connections)]
+        for connection in opened:
+            for stream in streams:
+                connection.call(stream, b"/loradeck.inference.v1.InferenceService/Classify")
+        await until(lambda: sum(door._calls for door in doors) == connections * len(streams))
+        for connection in opened:
+            for stream in streams:
+                connection.send(http2.DATA, http2.END_STREAM, stream, message)
+                connection.send(http2.RST_STREAM, 0, stream, struct.pack(">I", http2.CANCEL))
+        await until(lambda: not any(door._calls for door in doors))
+        for connection in opened:
+            connection.close()
 
     async def afterwards() -> int:
         for _ in range(rounds):
-            await asyncio.gather(*(ended_while_read() for _ in range(connections)))
-        await asyncio.sleep(0.2)
+            await ended_while_read()
+        await asyncio.sleep(0.5)
         gc.collect()
         return allocated()
 
     await afterwards()
     before = await afterwards()
-    left = (await afterwards() - before) / (rounds * connections * calls)
+    left = (await afterwards() - before) / (rounds * connections * len(streams))
     # All of the message, and more, if its read is cancelled; 30 to 40 bytes are gRPC's own.
     assert left < 300, f"{left:.0f} bytes of each call stay"

@@ -1,7 +1,7 @@
 """The one place through which every call comes: who calls and what he may, deadline, message, error to status."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -17,7 +17,7 @@ from loradeck_serve.config import Limits
 from loradeck_serve.domain import Call
 from loradeck_serve.grpc.calls import REQUEST_ID, Metadata, call_of, current_call
 from loradeck_serve.grpc.status import Curtain, to_status
-from loradeck_serve.grpc.streams import BoundedWriter, NothingSentError, to_its_end
+from loradeck_serve.grpc.streams import BoundedWriter, NothingSentError, begun, to_its_end
 from loradeck_serve.grpc.tls import certificate_names
 from loradeck_serve.grpc.unread import Kept, Unread
 from loradeck_serve.live import Live
@@ -85,14 +85,14 @@ class DoorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
 
     @staticmethod
     def _unary(handler: Any) -> Callable[..., Awaitable[Any]]:
-        async def answer(requests: Any, context: Any, cut: Any) -> bytes:
+        async def answer(context: Any, cut: Any) -> bytes:
             request = await _message(handler, context)
             return bytes(handler.response_serializer(await handler.unary_unary(request, context)))
 
         return answer
 
     def _streaming(self, handler: Any) -> Callable[..., Awaitable[Any]]:
-        async def answer(requests: Any, context: Any, cut: Callable[[LoradeckError], None]) -> None:
+        async def answer(context: Any, cut: Callable[[LoradeckError], None]) -> None:
             request = await _message(handler, context)
             writer = BoundedWriter(context, handler.response_serializer, self._limits.now.write_stall_seconds, cut)
             try:
@@ -103,10 +103,10 @@ class DoorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         return answer
 
     def _forwarding(self, handler: Any) -> Callable[..., Awaitable[Any]]:
-        async def answer(requests: Any, context: Any, cut: Callable[[LoradeckError], None]) -> None:
+        async def answer(context: Any, cut: Callable[[LoradeckError], None]) -> None:
             writer = BoundedWriter(context, handler.response_serializer, self._limits.now.write_stall_seconds, cut)
             try:
-                async for reply in handler.stream_stream(requests, context):
+                async for reply in handler.stream_stream(_messages(context), context):
                     await writer.write(reply)
             finally:
                 await writer.close()
@@ -130,24 +130,30 @@ class DoorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
 
             self._count(path, 1)
             error: LoradeckError
+            unsent: NothingSentError | None = None
+            limit = asyncio.timeout(None)
             kept = Kept(call.request_id)
             try:
                 # Behind the reply, not before it: a message of its own for it would cost as much as the first token's.
                 context.set_trailing_metadata(((REQUEST_ID, kept),))
                 if (seconds := self._seconds(path, call.method, context)) is not None:
                     call.deadline = call.arrival + seconds
+                    limit = asyncio.timeout(seconds + _LATER_SECONDS)
                 # The timeout outside: an exit stack in which one error turns into another keeps both in a cycle.
-                async with asyncio.timeout(_a_little_later(seconds)), AsyncExitStack() as stack:
+                async with limit, AsyncExitStack() as stack:
                     await self._let_in(path, call, metadata, context, cut, stack)
-                    reply = await answer(requests, context, cut)
+                    reply = await answer(context, cut)
             except (asyncio.CancelledError, grpc.aio.InternalError, NothingSentError) as gone:
                 _forget_frames(gone)
-                if ended is None or not isinstance(gone, asyncio.CancelledError):
-                    # The caller has gone, or its deadline has come, or it takes nothing: no status would reach it.
-                    self._recorder.ended(path, call, *_without_status(context, ended))
+                cause = ended or (DeadlineError("the deadline has passed") if limit.expired() else None)
+                if cause is None or isinstance(gone, grpc.aio.InternalError):
+                    # The caller has gone, or its deadline has come: gRPC has ended the call.
+                    code = "DEADLINE_EXCEEDED" if context.time_remaining() == 0 else "CANCELLED"
+                    self._recorder.ended(path, call, code, code)
                     raise asyncio.CancelledError from None
                 task.uncancel()
-                error = ended
+                error = cause
+                unsent = gone if isinstance(gone, NothingSentError) else None
             except Exception as raised:
                 error = self._domain_error(raised, call)
                 _forget_frames(raised)
@@ -164,6 +170,9 @@ class DoorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             # gRPC's call keeps the error that ends it, and that error's traceback this frame.
             abort = _abort(context, status, trailing)
             del error, context, requests, kept, trailing
+            if unsent is not None:
+                _follow(unsent.first, abort)
+                raise asyncio.CancelledError
             await abort
 
         return run
@@ -242,20 +251,27 @@ def _forget_frames(error: BaseException) -> None:
         found = found.__cause__ or found.__context__
 
 
-def _a_little_later(seconds: float | None) -> float | None:
-    return None if seconds is None else seconds + _LATER_SECONDS
+def _follow(first: asyncio.Future[Any], abort: Coroutine[Any, Any, None]) -> None:
+    """Let the status come after the first message, whenever the caller takes that."""
 
+    def ended(first: asyncio.Future[Any]) -> None:
+        if first.cancelled() or first.exception() is not None:
+            abort.close()
+        else:
+            begun(abort)
 
-def _without_status(context: Any, ended: LoradeckError | None) -> tuple[str, str]:
-    """Code and reason of a call that ends without a status of ours; `ended`: why it was cut, if it was."""
-    if context.time_remaining() == 0:
-        return "DEADLINE_EXCEEDED", DeadlineError.reason
-    return "CANCELLED", ended.reason if ended is not None else "CANCELLED"
+    first.add_done_callback(ended)
 
 
 def _proven(call: Call) -> str:
     """Who calls, as proven; else the host, since a name that is only claimed can be another one each time."""
     return call.access.name if call.access.proof != "none" else call.peer
+
+
+async def _messages(context: Any) -> AsyncIterator[Any]:
+    """Those of a method that streams its requests."""
+    while (found := await to_its_end(context.read())) is not grpc.aio.EOF:  # type: ignore[attr-defined]
+        yield found
 
 
 async def _message(handler: Any, context: Any) -> Any:

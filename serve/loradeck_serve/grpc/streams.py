@@ -17,7 +17,11 @@ class SlowReaderError(ExhaustedError):
 
 
 class NothingSentError(Exception):
-    """Not even the stream's first message has been taken, so gRPC takes no status either."""
+    """Not even the stream's first message has been taken, so gRPC takes no status either: not before `first` ends."""
+
+    def __init__(self, first: asyncio.Future[Any]) -> None:
+        super().__init__("the first message has not been sent")
+        self.first = first
 
 
 async def to_its_end(work: Coroutine[Any, Any, Any]) -> Any:
@@ -26,7 +30,14 @@ async def to_its_end(work: Coroutine[Any, Any, Any]) -> Any:
     grpc.aio (1.85.1) frees what an operation of a call holds only where that operation is awaited to its end
     (grpc #43360). A read that is cancelled keeps its message for ever, and with it the 64 KiB in which it arrived.
     """
-    return await asyncio.shield(asyncio.ensure_future(work))
+    return await asyncio.shield(begun(work))
+
+
+def begun(work: Coroutine[Any, Any, Any]) -> asyncio.Future[Any]:
+    """Start `work`, whose error is nobody's if nobody waits for it any more: asyncio would log it."""
+    task = asyncio.ensure_future(work)
+    task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+    return task
 
 
 class BoundedWriter:
@@ -57,7 +68,7 @@ class BoundedWriter:
         self._since = self._loop.time()
         writing = self._context.write(self._serialize(message))
         if self._first is None:
-            self._first = asyncio.ensure_future(writing)
+            self._first = begun(writing)
             await asyncio.shield(self._first)
         else:
             await writing
@@ -66,10 +77,16 @@ class BoundedWriter:
     async def close(self) -> None:
         """Stop to look. Raises NothingSentError if no status can be sent."""
         self._timer.cancel()
-        if self._first is not None and not self._first.done():
-            await asyncio.wait((self._first,), timeout=FIRST_SECONDS)
-            if not self._first.done():
-                raise NothingSentError
+        first = self._first
+        if first is None:
+            return
+        try:
+            if not first.done():
+                await asyncio.wait((first,), timeout=FIRST_SECONDS)
+        finally:
+            # Also if this wait is cancelled: whatever comes, a status now would be an error.
+            if not first.done() or first.cancelled() or first.exception() is not None:
+                raise NothingSentError(first) from None
 
     def _look(self) -> None:
         now = self._loop.time()

@@ -11,7 +11,7 @@ import pytest
 import loradeck.inference.v1 as inference
 from loradeck_registry.errors import ExhaustedError
 from loradeck_serve.grpc.unread import MOST, Kept, Unread
-from tests.serve.conftest import Start
+from tests.serve.conftest import Running, Start
 from tests.serve.errors import Failure, describe, failure
 from tests.serve.limits import http2
 from tests.serve.limits.http2 import Connection
@@ -79,20 +79,54 @@ async def test_a_caller_with_many_unread_streams_is_refused_until_they_are_gone(
     await until(lambda: held(unread) <= LAST)
 
 
-async def test_streams_of_which_nothing_can_be_sent_are_gone_with_their_connection(
-    start: Start, unread: list[Unread]
-) -> None:
-    running = await start(limits={"write_stall_seconds": 0.5})
+async def takes_nothing(running: Running, streams: int) -> Connection:
+    """A connection with streams for whose messages it leaves no room."""
     body = inference.GenerateRequest(prompt="x").SerializeToString()
-    takes_nothing = struct.pack(">HI", http2.INITIAL_WINDOW_SIZE, 0)
-    connection = await Connection.open(running.server.addresses.inference, takes_nothing)
-    for stream in range(1, 21, 2):
+    no_room = struct.pack(">HI", http2.INITIAL_WINDOW_SIZE, 0)
+    connection = await Connection.open(running.server.addresses.inference, no_room)
+    for stream in range(1, 2 * streams, 2):
         connection.call(stream, b"/loradeck.inference.v1.InferenceService/Generate")
         connection.send(http2.DATA, http2.END_STREAM, stream, struct.pack(">BI", 0, len(body)) + body)
+    return connection
+
+
+async def test_streams_of_which_nothing_can_be_sent_are_gone_with_their_connection(
+    start: Start, unread: list[Unread], caplog: pytest.LogCaptureFixture
+) -> None:
+    running = await start(limits={"write_stall_seconds": 0.5})
+    connection = await takes_nothing(running, 10)
     await until(lambda: held(unread) == 10)
     assert not running.engine.running.total(), "a stream that takes nothing keeps its place in the engine"
     connection.close()
     await until(lambda: held(unread) <= LAST)
+    await asyncio.sleep(0.2)
+    gc.collect()
+    assert "never retrieved" not in caplog.text
+
+
+async def test_streams_that_are_cut_and_left_at_the_same_time_are_gone(start: Start, unread: list[Unread]) -> None:
+    running = await start(limits={"write_stall_seconds": 0.5})
+    for _ in range(3):
+        connection = await takes_nothing(running, 10)
+        await until(lambda: running.engine.running.total() == 10)
+        await until(lambda: not running.engine.running.total())
+        # They have been cut, and the server waits a little whether their first message can go after all.
+        await asyncio.sleep(0.3)
+        connection.close()
+    await until(lambda: held(unread) <= LAST)
+
+
+async def test_a_stream_that_is_cut_before_its_first_message_gets_its_status_when_it_reads_on(start: Start) -> None:
+    running = await start(limits={"write_stall_seconds": 0.2})
+    connection = await takes_nothing(running, 1)
+    await until(lambda: running.engine.running.total() == 1)
+    await until(lambda: not running.engine.running.total())
+    await asyncio.sleep(1.5)
+    connection.send(http2.WINDOW_UPDATE, 0, 1, struct.pack(">I", 1 << 20))
+    while not (frame := await connection.until(http2.HEADERS)) or not frame.flags & http2.END_STREAM:
+        assert frame is not None, "the connection ended without a status"
+    assert b"nothing was read for" in frame.payload
+    connection.close()
 
 
 async def test_replies_that_are_read_are_not_kept(start: Start, unread: list[Unread]) -> None:
