@@ -183,9 +183,9 @@ def test_requests_are_bounded_in_number_and_in_rate(server: Server, tmp_path: Pa
     assert server.most_under_way <= 4
     assert server.most_under_way > 1
     server.times.clear()
-    build_classification(texts[:3], CLASSES, _settings(server, per_minute=1200), tmp_path / "b")
+    build_classification(texts[:3], CLASSES, _settings(server, per_minute=600), tmp_path / "b")
     assert len(server.times) == 9
-    assert server.times[-1] - server.times[0] >= 0.9 * 8 * 0.05
+    assert server.times[-1] - server.times[0] >= 0.5 * 8 * 0.1
 
 
 def test_answers_keep_the_order_of_the_questions(server: Server, tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ import json
 import multiprocessing
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -25,17 +24,13 @@ from loradeck_train.loop.sealing import complete_checkpoints
 from loradeck_train.loop.world import join
 from loradeck_train.recipe.settings import Recipe
 from loradeck_train.run import run
+from tests.support.ports import free_ports
 from tests.train.devices_child import take_part
+
+pytestmark = pytest.mark.timeout(900)
 
 Build = Callable[..., Recipe]
 PATIENCE = 120.0
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +48,7 @@ class Launch:
         self, processes: Any, recipe: Recipe, output: Path, size: int, sharding: str = "", resume: bool = False
     ) -> None:
         self.output = output
-        port, text = _free_port(), recipe.model_dump_json(exclude_none=True)
+        port, text = free_ports(1)[0], recipe.model_dump_json(exclude_none=True)
         self.processes: list[ForkServerProcess] = [
             processes.Process(target=take_part, args=(text, str(output), rank, size, port, sharding, resume))
             for rank in range(size)
@@ -160,7 +155,7 @@ def test_killed_or_stopped_they_go_on_exactly(sharding: str, processes: Any, rec
         checkpoints={"save_steps": 3},
         data={"validation": {"fraction": 0.2}},
         evaluation={"every_steps": 4},
-        optimisation={"max_steps": 16, "batch_size": 3},
+        optimisation={"max_steps": 40, "batch_size": 3},
     )
     whole = Launch(processes, recipe, tmp_path / "whole", 2, sharding).figures()
     killed = Launch(processes, recipe, tmp_path / "cut", 2, sharding)
@@ -184,7 +179,7 @@ def test_killed_or_stopped_they_go_on_exactly(sharding: str, processes: Any, rec
         run(recipe, None, tmp_path / "cut", resume=True, console=Console(quiet=True))
     assert caught.value.reason == "RESUME_MISMATCH"
     resumed = Launch(processes, recipe, tmp_path / "cut", 2, sharding, resume=True).figures()
-    assert len(resumed["losses"]) == 16
+    assert len(resumed["losses"]) == 40
     assert resumed == whole
 
 
@@ -194,7 +189,7 @@ def test_accelerate_launches_a_sharded_run(recipe_of: Build, tmp_path: Path) -> 
     recipe.write_text(recipe_of(optimisation={"max_steps": 4}).model_dump_json(exclude_none=True))
     config = CliRunner().invoke(loradeck, ["train", "launcher", "fsdp"]).output.strip()
     command = ["-m", "accelerate.commands.launch", "--config_file", config, "--num_processes", 2]
-    command += ["--main_process_port", _free_port(), "-m", "loradeck_cli.main", "train", "run", recipe]
+    command += ["--main_process_port", free_ports(1)[0], "-m", "loradeck_cli.main", "train", "run", recipe]
     command += ["--output", tmp_path / "out", "--json", figures]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(

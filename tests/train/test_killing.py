@@ -17,6 +17,8 @@ from loradeck_train.loop.sealing import complete_checkpoints, keep_newest, write
 from loradeck_train.recipe.settings import Recipe
 from tests.train.killing_child import die_while_writing, train
 
+pytestmark = pytest.mark.timeout(900)
+
 Build = Callable[..., Recipe]
 KILLS = 5
 PATIENCE = 120.0
@@ -39,7 +41,7 @@ def recipe(recipe_of: Build) -> str:
         checkpoints={"save_steps": 2},
         data={"validation": {"fraction": 0.2}},
         evaluation={"every_steps": 3},
-        optimisation={"max_steps": 24},
+        optimisation={"max_steps": 60},
     ).model_dump_json(exclude_none=True)
 
 
@@ -105,8 +107,8 @@ def test_killed_at_random_moments_it_ends_as_if_nothing_had_been(
     assert len(killed_at) >= 3
     resumed = _finished(processes, recipe, tmp_path / "killed")
     assert resumed == whole
-    assert len(resumed["losses"]) == 24
-    assert len(resumed["looks"]) == 8
+    assert len(resumed["losses"]) == 60
+    assert len(resumed["looks"]) == 20
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

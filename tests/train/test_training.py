@@ -1,5 +1,6 @@
 """Training: it learns, it repeats exactly, it resumes exactly, and it stops when the loss is no number."""
 
+import io
 import json
 import shutil
 from collections.abc import Callable
@@ -48,6 +49,12 @@ def test_another_seed_gives_other_losses(recipe_of: Build, tmp_path: Path) -> No
     short = {"max_steps": 3}
     first = _run(recipe_of(optimisation=short), tmp_path / "a")
     assert _losses(_run(recipe_of(optimisation=short, seed=5), tmp_path / "b")) != _losses(first)
+
+
+def test_resuming_without_a_checkpoint_says_that_it_starts_anew(recipe_of: Build, tmp_path: Path) -> None:
+    console = Console(file=io.StringIO(), record=True)
+    run(recipe_of(optimisation={"max_steps": 1}), None, tmp_path / "out", resume=True, console=console)
+    assert "starting at the beginning" in console.export_text()
 
 
 def test_measurements_are_recorded(recipe_of: Build, tmp_path: Path) -> None:

@@ -90,6 +90,8 @@ def run(
     recipe = prepared.recipe
     checkpoint = open_output(output, prepared, resume)
     World.here().collect(None)  # The others wait for the folder (`follow`).
+    if resume and checkpoint is None:
+        console.print(f"no checkpoint in {output}: starting at the beginning", highlight=False, soft_wrap=True)
     for line in prepared.substitutions:
         console.print(f"substituted: {line}", highlight=False)
     for line in prepared.warnings:
