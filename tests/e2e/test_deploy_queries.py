@@ -2,13 +2,11 @@
 
 import json
 import shutil
-import socket
 import subprocess
 import time
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +27,9 @@ from tests.deploy.queries import (
 )
 from tests.deploy.tools import DEPLOY, ROOT
 from tests.e2e.conftest import Served
+from tests.support.ports import free_ports
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 OF_PROMETHEUS = {"instance", "job", "le"}
 Exported = dict[str, list[dict[str, str]]]
@@ -100,9 +99,7 @@ def prometheus(asked: Served, tmp_path_factory: pytest.TempPathFactory) -> Itera
     config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
     config["scrape_configs"][0]["static_configs"] = [{"targets": [asked.metrics]}]
     (folder / "prometheus.yaml").write_text(yaml.safe_dump(config))
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    address = f"127.0.0.1:{free_ports(1)[0]}"
     command = [
         program, f"--config.file={folder / 'prometheus.yaml'}", f"--storage.tsdb.path={folder / 'data'}",
         f"--web.listen-address={address}",

@@ -33,7 +33,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.asyncio(loop_scope="module"),
     pytest.mark.filterwarnings("ignore"),
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(900),
 ]
 
 VOCABULARY = 320
@@ -443,7 +443,9 @@ async def test_leaving_a_stream_aborts_the_request(stage) -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert await running() == 0
+    async with asyncio.timeout(60):
+        while await running():  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
 
 
 @pytest.mark.parametrize(
@@ -467,7 +469,7 @@ async def test_a_dead_engine_says_so_and_leaves_no_process(stage) -> None:
     request = asyncio.create_task(long_request())
     await asyncio.sleep(0.05)
     children[0].kill()
-    assert "ended" in await asyncio.wait_for(stage.engine.wait_dead(), 20)
+    assert "ended" in await asyncio.wait_for(stage.engine.wait_dead(), 60)
     with pytest.raises(UnavailableError):
         await request
     for call in (stage.generate([1], None), stage.engine.unload(stage.adapters["plain"].digest)):

@@ -11,7 +11,7 @@ from loradeck_serve.engine.settings import EngineSettings
 from loradeck_serve.engine.vllm_engine import VllmEngine
 from tests.support.tiny import make_tiny_adapter, make_tiny_base
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(900)]
 
 RANKS = {4: 0, 8: 3, 16: 0, 40: 64}
 """Rank and added tokens of each adapter; a rank over 32 takes more than one tile."""

@@ -8,7 +8,7 @@ from loradeck_serve.engine.settings import EngineSettings
 from loradeck_serve.engine.vllm_engine import VllmEngine
 from tests.support.tiny import make_tiny_base
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(900)]
 
 RANK = 128
 HELD = 40

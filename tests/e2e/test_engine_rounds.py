@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.tiny import make_tiny_adapter, make_tiny_base
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 @pytest.fixture

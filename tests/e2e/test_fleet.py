@@ -3,7 +3,6 @@
 import asyncio
 import json
 import signal
-import socket
 import subprocess
 import threading
 import time
@@ -21,6 +20,7 @@ from loradeck_registry.bases.resolve import resolve_base
 from loradeck_registry.publish import push_folder
 from tests.e2e.conftest import LORADECK, Served, served
 from tests.serve.deck import Deck, fill, make_deck
+from tests.support.ports import free_ports
 from tests.support.tiny import make_tiny_adapter, make_tiny_base
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
@@ -29,21 +29,13 @@ CONTEXT = "The bank opened a branch and the city built a network."
 REFERENCES = ("clf@1", "clf@2", "clf-text", "")
 
 
-def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 @dataclass
 class Fleet:
     """Servers at addresses that stay theirs when they are restarted."""
 
     deck: Deck
     folder: Path
-    ports: list[int] = field(default_factory=lambda: [free_port(), free_port()])
+    ports: list[int] = field(default_factory=lambda: free_ports(2))
     running: list[ExitStack] = field(default_factory=list)
     servers: list[Served] = field(default_factory=list)
 

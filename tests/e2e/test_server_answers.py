@@ -1,5 +1,6 @@
 """A real server answers every kind of request, with adapters and without, and says who answered."""
 
+import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
@@ -9,7 +10,7 @@ from loradeck_client import Answer, Classification, PreconditionError, Sampling
 from tests.e2e.conftest import Served
 from tests.serve.deck import LABELS
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 TEXT = "The bank opened a branch and the city built a network."
 
@@ -147,11 +148,10 @@ def test_cancelled_stream_frees_the_engine(server: Served) -> None:
         stream = client.answer_long("What?", context=TEXT, adapter="long", sampling=Sampling(max_tokens=300))
         next(stream)
         stream.cancel()
-        for _ in range(100):
-            if not any(adapter.running_requests for adapter in admin.list()):
-                break
-        else:
-            raise AssertionError("the cancelled request still runs")
+        begin = time.monotonic()
+        while any(adapter.running_requests for adapter in admin.list()):
+            assert time.monotonic() - begin < 60, "the cancelled request still runs"
+            time.sleep(0.05)
 
 
 def test_metrics_count_what_happened(server: Served) -> None:

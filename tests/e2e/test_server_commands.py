@@ -13,7 +13,7 @@ from loradeck_registry.errors import LoradeckError
 from tests.e2e.conftest import LORADECK, Served
 from tests.serve.deck import LABELS
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 TEXT = "The bank opened a branch."
 

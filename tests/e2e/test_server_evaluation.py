@@ -12,7 +12,7 @@ from loradeck_registry.errors import NotFoundError, PreconditionError
 from tests.e2e.conftest import Served
 from tests.serve.deck import LABELS
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 WORDS = ("bank", "branch", "city", "network", "hospital", "scanner", "school", "tablet")
 ROWS = [{"text": f"The {word} and the {other}.", "label": LABELS[len(word) % 3]} for word in WORDS for other in WORDS]

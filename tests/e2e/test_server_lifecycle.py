@@ -12,6 +12,7 @@ import pytest
 
 from loradeck_client import Client, RetryPolicy, Sampling, UnavailableError
 from tests.e2e.conftest import LORADECK, served
+from tests.e2e.test_engine_processes import words
 from tests.serve.deck import Deck
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
@@ -20,7 +21,7 @@ CONTEXT = "The bank opened a branch and the city built a network."
 ONCE = RetryPolicy(attempts=1)
 
 
-def gone(processes: list[psutil.Process], seconds: float = 15) -> list[psutil.Process]:
+def gone(processes: list[psutil.Process], seconds: float = 60) -> list[psutil.Process]:
     """What is left of `processes` after at most `seconds`."""
     _, alive = psutil.wait_procs(processes, timeout=seconds)
     return [p for p in alive if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
@@ -37,7 +38,7 @@ def test_killed_engine_is_restarted_and_sigterm_lets_requests_end(served_deck: D
     with served(served_deck, tmp_path / "server", "--set", "drain_seconds=60") as server:
         client = Client(server.inference, timeout=60, retry=ONCE)
         label = client.classify(CONTEXT, adapter="clf").label
-        engine = next(p for p in server.family() if "EngineCore" in " ".join(p.cmdline()) or "EngineCore" in p.name())
+        engine = next(p for p in server.family() if "EngineCore" in words(p))
         engine.send_signal(signal.SIGKILL)
         with pytest.raises(UnavailableError):
             ask_until_failure(client)
@@ -58,7 +59,7 @@ def test_killed_engine_is_restarted_and_sigterm_lets_requests_end(served_deck: D
         server.process.send_signal(signal.SIGTERM)
         final = stream.result()
         assert final.usage.output_tokens == 300
-        assert server.process.wait(60) == 0
+        assert server.process.wait(120) == 0
         assert not gone(family)
         client.close()
 
@@ -74,7 +75,7 @@ def test_stop_while_the_engine_starts_is_quick_and_leaves_nothing(
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=error, start_new_session=True)
     server = psutil.Process(process.pid)
     deadline = time.monotonic() + 120
-    while not any("EngineCore" in p.name() or "EngineCore" in " ".join(p.cmdline()) for p in server.children()):
+    while not any("EngineCore" in words(p) for p in server.children()):
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.1)
@@ -84,7 +85,7 @@ def test_stop_while_the_engine_starts_is_quick_and_leaves_nothing(
         os.killpg(process.pid, number)
     else:
         process.send_signal(number)
-    assert process.wait(30) == 0
+    assert process.wait(120) == 0
     assert not gone(family)
     assert "Traceback" not in log.read_text()
 

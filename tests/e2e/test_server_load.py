@@ -12,7 +12,7 @@ from loradeck_registry.errors import NotFoundError
 from tests.e2e.conftest import Served
 from tests.serve.deck import LABELS
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 LABELLED = [{"text": f"The {word} in the city.", "label": LABELS[len(word) % 3]} for word in ("bank", "school", "park")]
 ASKED = [{"context": "c", "question": f"What is {n}?", "long_answer": f"it is {n}"} for n in range(4)]
@@ -46,7 +46,7 @@ def test_load_under_churn_gives_no_wrong_reply(server: Served, tmp_path: Path) -
     records = tmp_path / "records.jsonl"
     found = run(
         server, "load", "--adapter", "long@prod=long_qa", "--data", write(tmp_path / "rows.jsonl", ASKED),
-        "--rate", "8", "--arrivals", "gamma:2", "--duration", "6", "--processes", "2", "--max-tokens", "8",
+        "--rate", "8", "--arrivals", "gamma:2", "--duration", "12", "--processes", "2", "--max-tokens", "8",
         "--slo", "ttft=30000", "--churn", "publish,move,unload", "--churn-every", "1", "--admin", server.admin,
         "--registry", server.deck.url, "--records", str(records),
     )  # fmt: skip

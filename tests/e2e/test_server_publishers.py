@@ -13,7 +13,7 @@ from tests.e2e.conftest import Served
 from tests.serve.deck import RANK
 from tests.support.tiny import make_tiny_adapter
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 CONTEXT = "The bank opened a branch and the city built a network."
 GREEDY = Sampling(temperature=0, max_tokens=12)

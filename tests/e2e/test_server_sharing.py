@@ -13,7 +13,7 @@ import pytest
 from loradeck_client import AsyncClient, Client, Sampling
 from tests.e2e.conftest import Served
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 CONTEXT = "The bank opened a branch and the city built a network."
 GREEDY = Sampling(temperature=0, max_tokens=8)
@@ -84,7 +84,7 @@ def test_alias_moves_between_weighted_and_single_under_load_without_a_failure(se
                 wanted = {caller: entry.draw(caller).revision for caller in callers}
                 moved = time.monotonic()
                 while answered() != wanted:
-                    assert time.monotonic() - moved < 5, f"the move to {target} was not followed"
+                    assert time.monotonic() - moved < 60, f"the move to {target} was not followed"
         finally:
             stop.set()
             for thread in threads:
@@ -105,7 +105,7 @@ async def test_an_adapter_that_floods_the_server_does_not_starve_the_others(serv
     flood: list[float] = []
     stop = asyncio.Event()
 
-    async with AsyncClient(server.inference, timeout=120) as client:
+    async with AsyncClient(server.inference, timeout=600) as client:
 
         async def one(name: str, max_tokens: int) -> float:
             sampling = Sampling(temperature=0, max_tokens=max_tokens)
@@ -123,7 +123,9 @@ async def test_an_adapter_that_floods_the_server_does_not_starve_the_others(serv
         for name in victims:
             await one(name, 8)
         running = [asyncio.create_task(flooding()) for _ in range(flood_size)]
-        await asyncio.sleep(1)
+        async with asyncio.timeout(120):
+            while len(flood) < 20:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
         await asyncio.gather(*map(calm, victims))
         stop.set()
         await asyncio.gather(*running)

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.ports import free_ports
+
 PROGRAM = shutil.which("azurite-blob")
 _ACCOUNT = "devstoreaccount1"
 _KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
@@ -26,9 +28,7 @@ _VERSION = "2021-08-06"
 def azurite(folder: Path) -> Iterator[str]:
     """Its address; the environment holds endpoint and credentials while it runs."""
     assert PROGRAM is not None
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    (port,) = free_ports(1)
     options = ["--inMemoryPersistence", "--silent", "--skipApiVersionCheck", "--disableTelemetry"]
     command = [PROGRAM, "--blobPort", str(port), *options]
     address = f"http://127.0.0.1:{port}/{_ACCOUNT}"

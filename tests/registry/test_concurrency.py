@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import time
 import uuid
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -26,6 +27,10 @@ ROOT = Path(__file__).parents[2]
 def _write(url: str, folder: Path, writer: int) -> dict[str, list[object]]:
     """Push ROUNDS revisions; after each, read the alias and try to move it on by compare-and-swap."""
     registry = Registry.open(url)
+    # All begin together, however long their interpreters took to start.
+    (folder / f"here-{writer}").touch()
+    while len(list(folder.glob("here-*"))) < WRITERS:
+        time.sleep(0.01)
     pushed: list[object] = []
     moved: list[object] = []
     conflicts: list[object] = []
@@ -105,7 +110,7 @@ def test_threads_share_one_registry(registry: Registry, tmp_path: Path) -> None:
     assert len(registry.history("clf", "prod")) == 40
 
 
-def _crash(folder: Path, rounds: int, seconds: float = 280) -> dict[str, int]:
+def _crash(folder: Path, rounds: int, seconds: float = 850) -> dict[str, int]:
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "tests.registry.crash", str(folder), str(rounds)]
     done = subprocess.run(
@@ -116,6 +121,7 @@ def _crash(folder: Path, rounds: int, seconds: float = 280) -> dict[str, int]:
     return result
 
 
+@pytest.mark.timeout(900)
 def test_writer_killed_around_every_operation_leaves_at_most_orphans(tmp_path: Path) -> None:
     result = _crash(tmp_path, rounds=20)
     assert result["operations"] >= 10

@@ -134,7 +134,7 @@ def test_files_of_a_revision_move_at_once(bucket: str, tmp_path: Path, monkeypat
     for number in range(4):
         files[f"part-{number}.txt"] = tmp_path / f"part-{number}.txt"
         files[f"part-{number}.txt"].write_text(str(number))
-    together = threading.Barrier(4, timeout=20)
+    together = threading.Barrier(4, timeout=60)
     put_file, chunks = registry._store.put_file, registry._store.chunks
 
     def put_together(*arguments: Any) -> None:
