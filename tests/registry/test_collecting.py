@@ -241,6 +241,21 @@ def test_collections_race_pushes_that_reuse_old_blobs(folder_registry: Registry,
     assert report.revisions == 12
 
 
+def test_collections_at_the_same_time_retire_together(registry: Registry, tmp_path: Path) -> None:
+    for number in range(12):
+        push(registry, tmp_path / "a", seed=number)
+    together = threading.Barrier(4, timeout=60)
+
+    def retire(_: int) -> None:
+        together.wait()
+        _gc(Registry.open(registry.url), retention=Retention(keep_last=1))
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(retire, range(4)))
+    assert [revision.number for revision in Registry.open(registry.url).revisions("clf")] == [12]
+    assert registry.verify().clean
+
+
 def test_damaged_manifest_stops_a_collection(registry: Registry, five: list[Revision], orphan: str) -> None:
     flip(registry, layout.manifest(five[0].digest))
     with pytest.raises(PreconditionError, match="damaged"):

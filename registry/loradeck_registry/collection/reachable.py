@@ -1,10 +1,11 @@
 """What is needed and what is not: one look at a whole registry, from its revisions, aliases and leases."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from loradeck_registry import layout
 from loradeck_registry.aliases.log import AliasLog
@@ -70,7 +71,7 @@ def survey(store: Store, retention: Retention, grace: timedelta) -> Survey:
         try:
             files = _files(store, digest)
         except NotFoundError:
-            if digest in leased:
+            if digest in leased or not _named(store, records, digest):
                 continue
             raise
         blobs |= files
@@ -117,9 +118,19 @@ def _records(store: Store, oldest: datetime) -> dict[Record, tuple[str, int, boo
         number = layout.number_of(key)
         if number is None:
             continue
-        record = Record(key.split("/")[1], number, str(decode(store.get(key), key, RevisionRecord)["digest"]))
+        try:
+            content = store.get(key)
+        except NotFoundError:
+            # Another collection has retired it since the listing.
+            continue
+        record = Record(key.split("/")[1], number, str(decode(content, key, RevisionRecord)["digest"]))
         found[record] = (key, size, time >= oldest)
     return found
+
+
+def _named(store: Store, records: dict[Record, tuple[str, int, bool]], digest: str) -> bool:
+    """Whether a revision still names this manifest: another collection may have retired those that did."""
+    return any(record.digest == digest and store.size(key) is not None for record, (key, _, _) in records.items())
 
 
 def _retired(store: Store, retention: Retention, records: dict[Record, tuple[str, int, bool]]) -> set[Record]:
@@ -148,11 +159,17 @@ def _tagged(store: Store) -> set[str]:
         _, hexdigits, kind, _ = key.split("/")
         if kind == "tag":
             held[hexdigits].append(key)
-    return {
-        hexdigits
-        for hexdigits, keys in held.items()
-        if tags_in(decode(store.get(key), key, TagRecord) for key in sorted(keys))
-    }
+    return {hexdigits for hexdigits, keys in held.items() if tags_in(_tag_records(store, keys))}
+
+
+def _tag_records(store: Store, keys: list[str]) -> Iterator[dict[str, Any]]:
+    for key in sorted(keys):
+        try:
+            content = store.get(key)
+        except NotFoundError:
+            # Deleted by another collection, with its revision.
+            continue
+        yield decode(content, key, TagRecord)
 
 
 def _files(store: Store, digest: str) -> set[str]:
