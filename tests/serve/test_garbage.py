@@ -13,7 +13,8 @@ import grpc
 import pytest
 
 import loradeck.inference.v1 as inference
-from loradeck_serve.grpc.interceptor import DoorInterceptor, _forget_frames
+from loradeck_serve.grpc.interceptor import DoorInterceptor
+from loradeck_serve.grpc.operations import forget_frames
 from tests.serve.conftest import Running, Start
 from tests.serve.limits import http2
 from tests.serve.limits.http2 import Connection
@@ -55,7 +56,7 @@ def test_an_error_that_is_its_own_cause_is_forgotten_too() -> None:
     try:
         raise first
     except ValueError as error:
-        _forget_frames(error)
+        forget_frames(error)
     assert first.__traceback__ is None
 
 

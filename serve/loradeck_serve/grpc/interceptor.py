@@ -1,7 +1,7 @@
 """The one place through which every call comes: who calls and what he may, deadline, message, error to status."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -16,8 +16,9 @@ from loradeck_serve.access.quotas import Quotas
 from loradeck_serve.config import Limits
 from loradeck_serve.domain import Call
 from loradeck_serve.grpc.calls import REQUEST_ID, Metadata, call_of, current_call
+from loradeck_serve.grpc.operations import abort, follow, forget_frames, message, messages
 from loradeck_serve.grpc.status import Curtain, to_status
-from loradeck_serve.grpc.streams import BoundedWriter, NothingSentError, begun, to_its_end
+from loradeck_serve.grpc.streams import BoundedWriter, NothingSentError
 from loradeck_serve.grpc.tls import certificate_names
 from loradeck_serve.grpc.unread import Kept, Unread
 from loradeck_serve.live import Live
@@ -33,8 +34,6 @@ _MOST_PROBES = 256
 _PROBE_SECONDS = 5.0
 _LATER_SECONDS = 0.05
 """gRPC ends a call at its caller's deadline. A status of ours at that moment would reach nobody, and stay here."""
-_ABORT_SECONDS = 1.0
-"""How long the status of a call may take to be sent. A caller who reads nothing would hold it for ever."""
 
 
 class DeadlineError(LoradeckError):
@@ -86,14 +85,14 @@ class DoorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     @staticmethod
     def _unary(handler: Any) -> Callable[..., Awaitable[Any]]:
         async def answer(context: Any, cut: Any) -> bytes:
-            request = await _message(handler, context)
+            request = await message(handler, context)
             return bytes(handler.response_serializer(await handler.unary_unary(request, context)))
 
         return answer
 
     def _streaming(self, handler: Any) -> Callable[..., Awaitable[Any]]:
         async def answer(context: Any, cut: Callable[[LoradeckError], None]) -> None:
-            request = await _message(handler, context)
+            request = await message(handler, context)
             writer = BoundedWriter(context, handler.response_serializer, self._limits.now.write_stall_seconds, cut)
             try:
                 await handler.unary_stream(request, writer)
@@ -106,7 +105,7 @@ class DoorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         async def answer(context: Any, cut: Callable[[LoradeckError], None]) -> None:
             writer = BoundedWriter(context, handler.response_serializer, self._limits.now.write_stall_seconds, cut)
             try:
-                async for reply in handler.stream_stream(_messages(context), context):
+                async for reply in handler.stream_stream(messages(context), context):
                     await writer.write(reply)
             finally:
                 await writer.close()
@@ -144,7 +143,7 @@ class DoorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
                     await self._let_in(path, call, metadata, context, cut, stack)
                     reply = await answer(context, cut)
             except (asyncio.CancelledError, grpc.aio.InternalError, NothingSentError) as gone:
-                _forget_frames(gone)
+                forget_frames(gone)
                 cause = ended or (DeadlineError("the deadline has passed") if limit.expired() else None)
                 if cause is None or isinstance(gone, grpc.aio.InternalError):
                     # The caller has gone, or its deadline has come: gRPC has ended the call.
@@ -156,7 +155,7 @@ class DoorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
                 unsent = gone if isinstance(gone, NothingSentError) else None
             except Exception as raised:
                 error = self._domain_error(raised, call)
-                _forget_frames(raised)
+                forget_frames(raised)
             else:
                 self._recorder.ended(path, call, "OK", "")
                 return reply
@@ -168,12 +167,12 @@ class DoorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             self._recorder.ended(path, call, status.code.name, error.reason)
             trailing = (*status.trailing_metadata, (REQUEST_ID, kept))
             # gRPC's call keeps the error that ends it, and that error's traceback this frame.
-            abort = _abort(context, status, trailing)
+            aborting = abort(context, status, trailing)
             del error, context, requests, kept, trailing
             if unsent is not None:
-                _follow(unsent.first, abort)
+                follow(unsent.first, aborting)
                 raise asyncio.CancelledError
-            await abort
+            await aborting
 
         return run
 
@@ -236,62 +235,6 @@ class DoorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         return limits.default_deadline_seconds if remaining is None else min(remaining, limits.max_deadline_seconds)
 
 
-def _forget_frames(error: BaseException) -> None:
-    """Take the tracebacks from an error and what led to it.
-
-    They hold frames, and frames hold errors: such a cycle would keep all of a refused call, and gRPC's memory for it,
-    until a full garbage collection, which is rare in a process with so many objects.
-    """
-    found: BaseException | None = error
-    seen: set[int] = set()
-    # (`raise error from error` is its own cause.)
-    while found is not None and id(found) not in seen:
-        seen.add(id(found))
-        found.__traceback__ = None
-        found = found.__cause__ or found.__context__
-
-
-def _follow(first: asyncio.Future[Any], abort: Coroutine[Any, Any, None]) -> None:
-    """Let the status come after the first message, whenever the caller takes that."""
-
-    def ended(first: asyncio.Future[Any]) -> None:
-        if first.cancelled() or first.exception() is not None:
-            abort.close()
-        else:
-            begun(abort)
-
-    first.add_done_callback(ended)
-
-
 def _proven(call: Call) -> str:
     """Who calls, as proven; else the host, since a name that is only claimed can be another one each time."""
     return call.access.name if call.access.proof != "none" else call.peer
-
-
-async def _messages(context: Any) -> AsyncIterator[Any]:
-    """Those of a method that streams its requests."""
-    while (found := await to_its_end(context.read())) is not grpc.aio.EOF:  # type: ignore[attr-defined]
-        yield found
-
-
-async def _message(handler: Any, context: Any) -> Any:
-    """The request. Raises InvalidError (BAD_MESSAGE) if there is none, DecodeError if it is something else."""
-    content = await to_its_end(context.read())
-    if content is grpc.aio.EOF:  # type: ignore[attr-defined]
-        raise InvalidError("the call carries no message", reason="BAD_MESSAGE")
-    return handler.request_deserializer(content)
-
-
-async def _abort(context: Any, status: Any, trailing: tuple[tuple[str, str | bytes], ...]) -> None:
-    """Send the status. Never returns. Raises CancelledError if the caller does not take it, or has gone."""
-    sending = to_its_end(context.abort(status.code, status.details, trailing))
-    del context, trailing
-    try:
-        async with asyncio.timeout(_ABORT_SECONDS):
-            await sending
-    except grpc.aio.AbortError:
-        raise
-    except (TimeoutError, grpc.aio.BaseError):
-        raise asyncio.CancelledError from None
-    finally:
-        del sending

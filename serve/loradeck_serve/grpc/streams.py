@@ -1,10 +1,11 @@
 """The writing side of a call, with a bound on how long its caller may leave everything unread."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import Any
 
 from loradeck_registry.errors import ExhaustedError, LoradeckError
+from loradeck_serve.grpc.operations import begun
 
 FIRST_SECONDS = 1.0
 """How long a stream that has been cut may still take to send its first message."""
@@ -22,22 +23,6 @@ class NothingSentError(Exception):
     def __init__(self, first: asyncio.Future[Any]) -> None:
         super().__init__("the first message has not been sent")
         self.first = first
-
-
-async def to_its_end(work: Coroutine[Any, Any, Any]) -> Any:
-    """Await what gRPC does, and leave it running if this task is cancelled: it ends with the call.
-
-    grpc.aio (1.85.1) frees what an operation of a call holds only where that operation is awaited to its end
-    (grpc #43360). A read that is cancelled keeps its message for ever, and with it the 64 KiB in which it arrived.
-    """
-    return await asyncio.shield(begun(work))
-
-
-def begun(work: Coroutine[Any, Any, Any]) -> asyncio.Future[Any]:
-    """Start `work`, whose error is nobody's if nobody waits for it any more: asyncio would log it."""
-    task = asyncio.ensure_future(work)
-    task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
-    return task
 
 
 class BoundedWriter:
