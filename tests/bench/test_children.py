@@ -36,7 +36,7 @@ def pids(path: Path) -> list[int]:
     return [int(pid) for pid in path.read_text().split()]
 
 
-def wait_for(condition: object, seconds: float = 10.0) -> None:
+def wait_for(condition: object, seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     assert callable(condition)
     while not condition():
@@ -48,7 +48,8 @@ def test_stop_takes_the_whole_family_along(tmp_path: Path) -> None:
     with Child("stubborn", [sys.executable, "-c", STUBBORN, str(tmp_path / "pids")], tmp_path / "log", grace=0.5):
         family = pids(tmp_path / "pids")
         assert all(alive(pid) for pid in family)
-    assert not any(alive(pid) for pid in family)
+    # All of it was sent SIGKILL; the guard waits for its own child only.
+    wait_for(lambda: not any(alive(pid) for pid in family))
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
@@ -63,7 +64,7 @@ def test_family_ends_with_a_parent_that_is_killed(tmp_path: Path, number: signal
     )
     family = pids(tmp_path / "pids")
     os.kill(process.pid, number)
-    process.wait(10)
+    process.wait(60)
     wait_for(lambda: not any(alive(pid) for pid in family))
 
 
@@ -72,7 +73,7 @@ def test_leftovers_of_a_crashed_command_are_killed(tmp_path: Path) -> None:
     with Child("crash", [sys.executable, "-c", crash, str(tmp_path / "pids")], tmp_path / "log") as child:
         family = pids(tmp_path / "pids")
         wait_for(lambda: child.poll() is not None)
-        assert not any(alive(pid) for pid in family)
+        wait_for(lambda: not any(alive(pid) for pid in family))
         assert child.poll() == 3
 
 

@@ -17,13 +17,12 @@ from loradeck_bench.load.record import RequestRecord, write_record
 from loradeck_bench.load.run import run_load
 from loradeck_registry.errors import InvalidError, UnavailableError
 from tests.bench.conftest import DIGESTS, RunningServer
+from tests.serve.waiting import until
 
 ROWS = ({"text": "AI and so on", "label": "AI"}, {"text": "Telecom and so on", "label": "Telecom"})
 QUESTIONS = ({"context": "c", "question": "q?", "long_answer": "a"},)
 CLF = Subject("clf@prod", "classification", ROWS)
 LONG = Subject("qa-long", "long_qa", QUESTIONS)
-MARGIN = 0.08
-"""Seconds that a busy machine may add to a delay."""
 
 
 def plan(*subjects: Subject, **settings: object) -> LoadPlan:
@@ -45,11 +44,15 @@ async def test_times_of_a_stream_are_those_of_the_server(scripted: RunningServer
     assert len(records) == 3
     for record in records:
         assert record.ok
-        assert record.ttft == pytest.approx(0.2, abs=MARGIN)
-        # 9 tokens of 30 ms: the end comes 270 ms after the first; a chunk is not a token.
-        assert record.tpot == pytest.approx(0.27 / 8, abs=MARGIN / 8)
+        # A busy machine adds to the server's delays and takes nothing from them.
+        assert record.ttft >= 0.19
         assert [tokens for _, tokens in record.chunks] == [2, 2, 2, 2, 1]
-        assert record.latency == pytest.approx(0.47, abs=MARGIN)
+        assert record.first == record.chunks[0][0]
+        # 9 tokens of 30 ms: the end comes 270 ms after the first was sent, however late that was read; a chunk is not a
+        # token.
+        assert record.latency >= 0.46
+        assert record.end - record.first > 0.1
+        assert record.tpot == pytest.approx((record.end - record.first) / 8)
         assert (record.output_tokens, record.prompt_tokens) == (9, 7)
         assert (record.answered_by, record.revision, record.digest, record.residency) == (
             "qa-long",
@@ -60,14 +63,19 @@ async def test_times_of_a_stream_are_those_of_the_server(scripted: RunningServer
 
 
 async def test_open_loop_keeps_its_schedule_while_the_server_is_slow(scripted: RunningServer) -> None:
-    scripted.servicer.classify_seconds = 0.3
-    summary, records = await run(scripted, plan(CLF, rate=50, duration=0.4, arrivals="constant"))
+    scripted.servicer.stall.clear()
+    sending = asyncio.create_task(run(scripted, plan(CLF, rate=50, duration=0.4, arrivals="constant", warm_up=0)))
+    await until(lambda: len(scripted.servicer.seen) == 20)
+    scripted.servicer.stall.set()
+    summary, records = await sending
     assert [record.intended for record in records] == pytest.approx([i / 50 for i in range(20)])
+    # All were sent before the first was answered, and none before its time.
+    assert min(record.end for record in records) >= max(record.sent for record in records)
     for record in records:
-        assert record.delay == pytest.approx(0, abs=MARGIN)
-        assert record.latency == pytest.approx(0.3, abs=MARGIN)
+        assert record.delay >= 0
         assert record.ttft is None  # a reply that is not streamed has no first token
-    assert summary["requests_per_second"] == pytest.approx(20 / 0.68, rel=0.2)
+    assert summary["ok"] == 20
+    assert summary["requests_per_second"] == pytest.approx(20 / max(record.end for record in records))
 
 
 async def test_stall_shows_in_the_latency_from_the_intended_send(scripted: RunningServer) -> None:
@@ -77,21 +85,17 @@ async def test_stall_shows_in_the_latency_from_the_intended_send(scripted: Runni
 
     async def stall() -> None:
         await scripted.servicer.arrived.wait()
-        scripted.servicer.stall.clear()
         await asyncio.sleep(0.5)
         scripted.servicer.stall.set()
 
+    scripted.servicer.stall.clear()
     (_, records), _ = await asyncio.gather(run(scripted, what), stall())
     assert len(records) == 20
-    slow_when_sent = [r for r in records if r.end and r.sent and r.end - r.sent > 0.1]
-    slow = [r for r in records if r.latency and r.latency > 0.1]
-    assert len(slow_when_sent) == 1
-    assert len(slow) >= 7  # one every 50 ms, and each waited for the rest of the stall
-    waited = [r for r in slow if r not in slow_when_sent]
-    for record in waited:
-        assert record.delay is not None
-        assert record.delay > 0.1  # the wait is told apart as the client's own delay
-    assert max(r.latency or 0 for r in records) == pytest.approx(0.5, abs=0.15)
+    first, *others = records
+    assert first.latency >= 0.49
+    assert all(record.sent >= first.end for record in others)  # none of them met the stall after it was sent
+    for record in others[:7]:  # one every 50 ms, and each waited for the rest of the stall
+        assert record.latency > record.delay > 0.1  # the wait is told apart as the client's own delay
 
 
 async def test_closed_loop_keeps_so_many_under_way(scripted: RunningServer) -> None:
@@ -100,7 +104,9 @@ async def test_closed_loop_keeps_so_many_under_way(scripted: RunningServer) -> N
     moments = sorted(itertools.chain(*(((r.sent or 0, 1), (r.end or 0, -1)) for r in records)))
     under_way = list(itertools.accumulate(step for _, step in moments))
     assert max(under_way) == 4
-    assert summary["requests_per_second"] == pytest.approx(40, rel=0.25)
+    # Whoever was answered before the end sent another one.
+    assert len(records) >= 4 + sum(record.end < 0.5 for record in records)
+    assert summary["requests_per_second"] <= 41
     assert summary["failed"] == 0
 
 
@@ -141,25 +147,28 @@ async def test_unreachable_server_is_told_before_anything_is_measured() -> None:
 
 async def test_interrupted_run_keeps_what_it_measured(scripted: RunningServer) -> None:
     what = plan(CLF, rate=50, duration=60)
+    ended: list[RequestRecord] = []
     async with connect(scripted.address) as client:
-        task = asyncio.create_task(run_load(Asker(client, what.subjects, 5.0), what))
-        await asyncio.sleep(0.4)
+        task = asyncio.create_task(run_load(Asker(client, what.subjects, 5.0), what, ended.append))
+        await until(lambda: len(ended) > 3)
         task.cancel()
         summary, records = await task
     assert "interrupted after" in summary["unfinished"]
     assert summary["ok"] > 3
-    assert len(records) < 40
+    assert len(records) < len(what.scheduled())
 
 
 async def test_stopped_run_lets_requests_end(scripted: RunningServer) -> None:
-    scripted.servicer.classify_seconds = 0.2
+    scripted.servicer.stall.clear()
     what = plan(CLF, rate=50, duration=60)
     async with connect(scripted.address) as client:
         load = LoadRun(Asker(client, what.subjects, 5.0))
         task = asyncio.create_task(load.open_loop(what.scheduled()))
-        await asyncio.sleep(0.5)
+        await until(lambda: scripted.servicer.seen)
         load.stop()
-        await asyncio.wait_for(task, 2)
+        await asyncio.sleep(0.2)  # the next one would have been sent, and what is under way is let alone
+        scripted.servicer.stall.set()
+        await asyncio.wait_for(task, 30)
     assert load.records
     assert all(record.ok for record in load.records)
 

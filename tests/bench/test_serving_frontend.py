@@ -21,6 +21,7 @@ from loradeck_bench.serving.rounds import interval, turns
 from loradeck_bench.serving.tables import frontend_table
 from loradeck_pocket import BASE
 from loradeck_registry.errors import LoradeckError, PreconditionError, UnavailableError
+from tests.bench.test_children import wait_for
 
 PROMPTS = [Prompt(f"text {number}", (number, 7)) for number in range(6)]
 
@@ -220,9 +221,14 @@ def test_engine_arguments_become_a_command_line() -> None:
 
 
 def test_a_spinning_process_is_seen(tmp_path: Path) -> None:
+    started = [tmp_path / name for name in ("spinning", "waiting")]
+    begin = "import sys, time; open(sys.argv[1], 'w').close()\n"
+    spin, wait = ([sys.executable, "-c", begin + rest] for rest in ("while True: pass", "time.sleep(600)"))
     with (
-        Child("spinning", [sys.executable, "-c", "while True: pass"], tmp_path / "spinning.log") as spinning,
-        Child("waiting", [sys.executable, "-c", "import time; time.sleep(60)"], tmp_path / "waiting.log") as waiting,
+        Child("spinning", [*spin, str(started[0])], tmp_path / "spinning.log") as spinning,
+        Child("waiting", [*wait, str(started[1])], tmp_path / "waiting.log") as waiting,
     ):
+        # To start takes time of a core too.
+        wait_for(lambda: all(path.exists() for path in started))
         found = idle_cores({"spinning": spinning.pid, "waiting": waiting.pid}, seconds=1.0)
-    assert found["spinning"] > 0.2 > found["waiting"]
+    assert found["spinning"] > 0.05 > found["waiting"]

@@ -73,14 +73,20 @@ def test_prompts_differ_and_have_the_asked_number_of_tokens(tmp_path: Path) -> N
 
 
 async def test_saturation_counts_what_ended_in_time() -> None:
+    ended = 0
+
     async def ask(record: RequestRecord, now: Any) -> None:
         import asyncio
 
+        nonlocal ended
         await asyncio.sleep(0.05)
+        ended += 1
 
     subjects = prompt_subjects(["a"], ["x"], 4)
-    rate = await find_saturation(ask, LoadPlan(subjects, 0.5, concurrency=4, warm_up=0))
-    assert 40 <= rate <= 80
+    rate = await find_saturation(ask, LoadPlan(subjects, 0.525, concurrency=4, warm_up=0))
+    # The last answer of each of the four comes too late; one may come just at the end.
+    assert 3 <= ended - round(rate * 0.525) <= 4
+    assert rate <= 80
 
 
 async def test_saturation_of_a_server_that_answers_nothing_is_an_error() -> None:

@@ -14,7 +14,7 @@ from loradeck_bench.serving.stage import stage
 from loradeck_pocket import BASE
 from loradeck_tasks.defaults import default_task
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 def quiet() -> Console:
@@ -23,7 +23,7 @@ def quiet() -> Console:
 
 def test_flips_cliff_and_classification_on_one_server() -> None:
     flip_plan = flips.FlipPlan(
-        flips=3, adapters=2, replies=60, before=2.0, settle=0.3, most_seconds=60.0, saturation_seconds=2.0, prompts=3
+        flips=3, adapters=2, replies=60, before=2.0, settle=3.0, most_seconds=60.0, saturation_seconds=2.0, prompts=3
     )
     cliff_plan = cliff.CliffPlan(
         slots=2, multiples=(1, 4), seconds=4.0, stretches=1, saturation_seconds=2.0, concurrency=8, max_tokens=8

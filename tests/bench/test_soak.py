@@ -17,10 +17,12 @@ from loradeck_bench.soak.leaks import TASKS, empty, find_leaks, idle
 from loradeck_bench.soak.ledger import HANG, SETTLED_SECONDS, Ledger
 from loradeck_bench.soak.run import failures
 from loradeck_bench.soak.table import soak_table
-from loradeck_bench.soak.vitals import Vital, growth
+from loradeck_bench.soak.vitals import Vital, growth, scrape
 from loradeck_client import AsyncAdminClient
+from loradeck_registry.collection.leases import read_leases
 from tests.serve.conftest import Start, deck, made_deck, start  # noqa: F401
 from tests.serve.deck import Deck
+from tests.serve.waiting import until
 
 
 @dataclass(frozen=True)
@@ -168,9 +170,19 @@ async def test_what_is_left_behind_is_found(start: Start, deck: Deck, monkeypatc
     metrics = str(running.server.addresses.metrics)
     before = await idle(os.getpid(), metrics)
     await running.inference.Classify(inference.ClassifyRequest(adapter="clf", text="x"))
-    forgotten = [asyncio.create_task(asyncio.sleep(60)) for _ in range(TASKS + 2)]
-    await asyncio.sleep(1.2)
+    # Some of the tasks before may have ended.
+    forgotten = [asyncio.create_task(asyncio.sleep(600)) for _ in range(TASKS + 20)]
+
+    async def there() -> bool:
+        """Whether the gauges, which the server sets each second, and the lease, written behind the answer, say so."""
+        now = await asyncio.to_thread(scrape, metrics)
+        full = now["loradeck_slots_used"] and now["loradeck_adapters_resident"]
+        held = await asyncio.to_thread(read_leases, deck.registry._store)
+        leased = any(lease.holder.startswith("server-") for lease in held)
+        return bool(full and now["loradeck_tasks"] > before.tasks + TASKS and leased)
+
     try:
+        await until(there)
         found = Counter(await find_leaks(os.getpid(), metrics, deck.registry, before))
     finally:
         for task in forgotten:

@@ -15,22 +15,33 @@ from loradeck_train.recipe.files import parse_recipe
 
 MEBIBYTE = 2**20
 HOLD = """
-import sys, time
+import sys
 held = bytearray(int(sys.argv[1]))
 print("held", flush=True)
-time.sleep(0.5)
+sys.stdin.readline()
 del held
-time.sleep(0.3)
+print("freed", flush=True)
+sys.stdin.readline()
 """
 
 
 def test_memory_over_time_sees_a_peak_and_its_phase() -> None:
     command = [sys.executable, "-c", HOLD, str(100 * MEBIBYTE)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+    phase = "early"
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
         assert process.stdout is not None
         process.stdout.readline()
-        began = time.monotonic()
-        with MemoryTrace(process.pid, lambda: "early" if time.monotonic() - began < 0.3 else "late") as trace:
+        with MemoryTrace(process.pid, lambda: phase) as trace:
+            while (trace.peak_bytes("early") or 0) < 100 * MEBIBYTE:
+                time.sleep(0.01)
+            print(file=process.stdin, flush=True)
+            process.stdout.readline()
+            # As many samples without it as the last point may stand for.
+            phase, seen = "late", len(trace.samples)
+            while len(trace.samples) < seen + 4:
+                time.sleep(0.01)
+            print(file=process.stdin, flush=True)
             process.wait()
     early, peak = trace.peak_bytes("early"), trace.peak_bytes()
     assert early is not None

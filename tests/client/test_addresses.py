@@ -1,10 +1,13 @@
 """A client with several addresses: the server where an adapter is hot first, the next one where a server is away."""
 
 import asyncio
+import contextlib
+import random
 import socket
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -45,6 +48,14 @@ def script_all(fleet: Fleet, *answers: Any) -> None:
 def counts(fleet: Fleet) -> list[int]:
     """Calls that each server got."""
     return [len(script.calls) for script in fleet.values()]
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The time by which servers are left out. It stands still until a test moves it: a slow call is no pause."""
+    now = [100.0]
+    monkeypatch.setattr("loradeck_client.endpoints.time", SimpleNamespace(monotonic=lambda: now[0]))
+    return now
 
 
 def test_requests_for_one_adapter_go_to_one_server_and_adapters_spread(fleet: Fleet) -> None:
@@ -104,7 +115,7 @@ def test_next_server_answers_at_once_when_nobody_listens_at_the_first(fleet: Fle
     begin = time.monotonic()
     with Client(addresses, retry=ONCE) as client:
         assert client.classify("x", adapter=adapter).label == "a"
-    assert time.monotonic() - begin < 10
+    assert time.monotonic() - begin < 20
     assert sum(counts(fleet)) == 1
 
 
@@ -121,7 +132,7 @@ def test_address_that_takes_connections_and_says_nothing_holds_a_request_up_for_
     assert sum(counts(fleet)) == 1
 
 
-def test_server_that_was_away_is_left_out_and_comes_back(fleet: Fleet) -> None:
+def test_server_that_was_away_is_left_out_and_comes_back(fleet: Fleet, clock: list[float]) -> None:
     first, second, _ = ranked(fleet, "clf")
     first.answers = [UNAVAILABLE, CLASSIFIED, CLASSIFIED]
     second.answers = [CLASSIFIED] * 3
@@ -129,7 +140,7 @@ def test_server_that_was_away_is_left_out_and_comes_back(fleet: Fleet) -> None:
         for _ in range(3):
             client.classify("x", adapter="clf")
         assert (len(first.calls), len(second.calls)) == (1, 3), "a server that was away was asked again at once"
-        time.sleep(0.6)
+        clock[0] += 0.6
         for _ in range(2):
             client.classify("x", adapter="clf")
     assert (len(first.calls), len(second.calls)) == (3, 3)
@@ -163,6 +174,7 @@ def test_wrong_request_is_not_sent_to_all_servers(fleet: Fleet) -> None:
     assert sum(counts(fleet)) == 1
 
 
+@pytest.mark.usefixtures("clock")
 def test_stream_goes_on_to_the_next_server_only_before_its_first_chunk(fleet: Fleet) -> None:
     first, second, _ = ranked(fleet, "qa")
     first.answers = [[UNAVAILABLE]]
@@ -187,6 +199,15 @@ async def test_asyncio_client_does_the_same(fleet: Fleet) -> None:
     assert (len(first.calls), len(second.calls)) == (2, 2)
 
 
+def port_to_keep() -> int:
+    """A free port below those that the kernel gives away: nobody gets it while the server on it is stopped."""
+    for port in random.sample(range(20_000, 32_000), 100):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no port is free")
+
+
 async def test_restart_of_a_server_is_noticed_within_seconds() -> None:
     script = Script()
 
@@ -197,7 +218,7 @@ async def test_restart_of_a_server_is_noticed_within_seconds() -> None:
         server.start()
         return server, bound
 
-    server, port = serve(0)
+    server, port = serve(port_to_keep())
     script.answers = [CLASSIFIED] * 2
     async with AsyncClient(f"127.0.0.1:{port}", retry=ONCE) as client:
         assert (await client.classify("x")).label == "a"

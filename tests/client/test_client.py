@@ -116,12 +116,12 @@ def test_exhausted_is_tried_again_when_the_server_says_when(script: Script) -> N
 
 
 def test_no_retry_beyond_the_deadline(script: Script) -> None:
-    script.answers = [failure(code_pb2.RESOURCE_EXHAUSTED, info("QUEUE_FULL"), retry(5))]
+    script.answers = [failure(code_pb2.RESOURCE_EXHAUSTED, info("QUEUE_FULL"), retry(60))]
     begin = time.monotonic()
-    with Client(script.address, timeout=0.5, retry=FAST) as client, pytest.raises(ExhaustedError) as raised:
+    with Client(script.address, timeout=20, retry=FAST) as client, pytest.raises(ExhaustedError) as raised:
         client.classify("x")
-    assert time.monotonic() - begin < 4
-    assert raised.value.retry_after == pytest.approx(5)
+    assert time.monotonic() - begin < 15
+    assert raised.value.retry_after == pytest.approx(60)
 
 
 def test_stream_gives_chunks_then_the_whole(script: Script) -> None:
@@ -157,7 +157,7 @@ def test_cancelled_stream_ends_on_the_server(script: Script) -> None:
         with client.answer_long("q") as stream:
             assert next(stream).text == "a"
         assert list(stream) == []
-        for _ in range(200):
+        for _ in range(6000):
             if script.ended:
                 break
             time.sleep(0.01)

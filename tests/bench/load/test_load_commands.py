@@ -79,7 +79,7 @@ async def test_goodput_is_bracketed(scripted: RunningServer) -> None:
         "--arrivals", "constant", "--attainment", "0.9",
     )  # fmt: skip
     assert found["bracketed"]
-    assert 4 <= found["rate"] <= 100
+    assert 0 < found["rate"] <= 100  # below the first one where one of its four answers was late
     assert found["objective"] == {"bounds_ms": {"latency": 400.0}, "attainment": 0.9}
 
 
@@ -159,7 +159,7 @@ async def test_interrupted_command_writes_what_it_has(
         "--records", str(records), "--json", str(out), "--no-quality",
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
-    while len(scripted.servicer.seen) < 30:
+    while len(scripted.servicer.seen) < 60:
         scripted.servicer.arrived.clear()
         await scripted.servicer.arrived.wait()
     process.send_signal(signal.SIGINT)
