@@ -53,7 +53,7 @@ def test_another_seed_gives_other_losses(recipe_of: Build, tmp_path: Path) -> No
 
 def test_resuming_without_a_checkpoint_says_that_it_starts_anew(recipe_of: Build, tmp_path: Path) -> None:
     console = Console(file=io.StringIO(), record=True)
-    run(recipe_of(optimisation={"max_steps": 1}), None, tmp_path / "out", resume=True, console=console)
+    run(recipe_of(optimisation={"max_steps": 3}), None, tmp_path / "out", resume=True, console=console)
     assert "starting at the beginning" in console.export_text()
 
 
