@@ -69,7 +69,7 @@ def add(caller: str, expires: timedelta | None, out: Path | None, path: Path, js
 
     now = utc_now()
     with KeyFile(path).changing() as file:
-        keys, record, key = file.read().add(caller, now, now + expires if expires else None)
+        keys, record, key = file.read().add(caller, now, now + expires if expires is not None else None)
         _hand_out(key, record, out, json_path, lambda: file.write(keys))
 
 

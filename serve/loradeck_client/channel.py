@@ -27,6 +27,8 @@ OPTIONS = (
     ("grpc.max_reconnect_backoff_ms", 2000),
 )
 DEFAULT_TIMEOUT = 60.0
+_LONGEST_TIMEOUT = 1e8
+"""Three years. gRPC takes much longer ones for a deadline that has passed."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Settings:
 
     def deadline(self, timeout: float | None) -> float:
         """When a call with this timeout (None: the client's) must be over, monotonic."""
-        return time.monotonic() + (self.timeout if timeout is None else timeout)
+        return time.monotonic() + min(self.timeout if timeout is None else timeout, _LONGEST_TIMEOUT)
 
     @property
     def targets(self) -> tuple[str, ...]:

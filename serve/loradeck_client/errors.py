@@ -98,7 +98,7 @@ def from_rpc_error(error: Any, target: str = "") -> LoradeckError:
 def _of_grpc_itself(code: Any, message: str, target: str) -> tuple[str, str | None]:
     """Message and reason of a failure that no handler of loradeck made: gRPC's own words say nothing to a user."""
     if code is grpc.StatusCode.UNAVAILABLE and target:
-        if any(word in message.lower() for word in ("handshak", "ssl", "tls", "certificate")):
+        if any(word in message.lower() for word in ("handshak", "ssl", "tls", "certificate", "verif", "peer name")):
             hint = "its certificate, the authority (--tls-ca), the name (--tls-name), and whether it speaks TLS at all"
             return f"no TLS with {target} ({message}): check {hint}", "TLS_FAILED"
         hint = "is `loradeck serve` running there, and does it want TLS (--tls), or a certificate (--tls-cert)?"

@@ -6,6 +6,7 @@ import signal
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Literal
 
 import loradeck.adapters.v1 as adapters
@@ -242,6 +243,8 @@ class Server:
 
     def _warn_of_open_doors(self) -> None:
         config, where = self._config, self.addresses
+        if self._certificates is not None and self._certificates.ends < datetime.now(UTC):
+            _log.warning("the certificate has ended: clients refuse it", extra={"ended": str(self._certificates.ends)})
         for name, address in (("inference", where.inference), ("admin", where.admin), ("metrics", where.metrics)):
             if address.is_loopback:
                 continue

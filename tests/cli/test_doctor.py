@@ -3,8 +3,10 @@
 import json
 import os
 import socket
+import ssl
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib import metadata
 from pathlib import Path
@@ -21,8 +23,9 @@ from loradeck_cli.doctoring.check import Check, examine
 from loradeck_registry.errors import PreconditionError
 from loradeck_registry.registry import Registry
 from loradeck_registry.stores.store import Store
-from loradeck_serve.config import Address, ServerConfig
+from loradeck_serve.config import Address, ServerConfig, Tls
 from tests.cli.test_health import Door, door
+from tests.serve.access.certificates import Authority
 
 __all__ = ["door"]
 
@@ -127,6 +130,29 @@ def test_port_of_a_stranger_is_found() -> None:
         stranger.listen()
         address = Address(port=stranger.getsockname()[1])
         assert doors.port(address, grpc=True)[0] == "failed"
+
+
+def test_port_of_a_server_with_the_certificate_of_the_settings_is_ok(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    certificate, key = authority.server()
+    other, other_key = authority.server("other")
+    # It asks for client certificates, of which the check has none.
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(authority.file))
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_cert_chain(certificate, key)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            with suppress(OSError):
+                while True:
+                    connection, _ = listener.accept()
+                    with suppress(OSError), context.wrap_socket(connection, server_side=True) as wrapped:
+                        wrapped.recv(1)
+
+        Thread(target=serve, daemon=True).start()
+        address = Address(port=listener.getsockname()[1])
+        assert doors.port(address, grpc=True, tls=Tls(certificate=certificate, key=key))[0] == "ok"
+        assert doors.port(address, grpc=True, tls=Tls(certificate=other, key=other_key))[0] == "failed"
 
 
 def test_port_of_a_running_server_is_ok(door: Door) -> None:

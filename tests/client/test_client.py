@@ -165,6 +165,12 @@ def test_cancelled_stream_ends_on_the_server(script: Script) -> None:
     gate.set()
 
 
+def test_a_timeout_without_end_is_no_deadline_that_has_passed(script: Script) -> None:
+    script.answers = [CLASSIFIED]
+    with Client(script.address, timeout=1e300) as client:
+        assert client.classify("x", adapter="clf").label
+
+
 def test_deadline_is_a_typed_error(script: Script) -> None:
     gate = threading.Event()
     script.answers = [[gate.wait]]

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.error import URLError
 from urllib.request import urlopen
@@ -16,7 +17,7 @@ from loradeck_cli.health import ask
 from loradeck_client import Access
 
 if TYPE_CHECKING:
-    from loradeck_serve.config import Address, ServerConfig
+    from loradeck_serve.config import Address, ServerConfig, Tls
 
 SECONDS = 3.0
 ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}
@@ -29,9 +30,9 @@ def doors(config: "ServerConfig") -> Iterator[Check]:
     yield from examine(
         "doors",
         [
-            ("inference", partial(port, config.inference, grpc=True, tls="inference" not in plain)),
-            ("admin", partial(port, config.admin, grpc=True, tls="admin" not in plain)),
-            ("metrics", partial(port, config.metrics, grpc=False, tls="metrics" not in plain)),
+            ("inference", partial(port, config.inference, grpc=True, tls=None if "inference" in plain else config.tls)),
+            ("admin", partial(port, config.admin, grpc=True, tls=None if "admin" in plain else config.tls)),
+            ("metrics", partial(port, config.metrics, grpc=False, tls=None if "metrics" in plain else config.tls)),
             ("exposure", partial(exposure, config)),
             ("certificates", partial(certificates, config)),
             ("callers", partial(callers, config)),
@@ -39,7 +40,7 @@ def doors(config: "ServerConfig") -> Iterator[Check]:
     )
 
 
-def port(address: "Address", grpc: bool, tls: bool = False) -> Result:
+def port(address: "Address", grpc: bool, tls: "Tls | None" = None) -> Result:
     """Whether the door could listen; if not, who does."""
     if address.port == 0:
         return "ok", f"any free port of {address.host}"
@@ -58,7 +59,9 @@ def port(address: "Address", grpc: bool, tls: bool = False) -> Result:
         return "failed", f"{address.host} is not an address of this machine", "listen on 0.0.0.0 or one of its own"
     if reason == errno.EACCES:
         return "failed", f"{address}: this user may not listen there", "take a port from 1024 on"
-    state = (grpc_state if grpc else metrics_state)(address, tls)
+    if tls is not None and shows(_reachable(address), tls.certificate):
+        return "ok", f"a server with the certificate of `tls` answers on {address}"
+    state = (grpc_state if grpc else metrics_state)(address, tls is not None)
     if state is not None:
         return "ok", f"a server answers on {address}: {state}"
     return (
@@ -66,6 +69,28 @@ def port(address: "Address", grpc: bool, tls: bool = False) -> Result:
         f"{address} is taken by another program",
         f"end it (ss -ltnp 'sport = :{address.port}') or change it",
     )
+
+
+def shows(address: "Address", certificate: Path) -> bool:
+    """Whether whoever listens there shows this certificate. No authority and no client certificate is needed to see."""
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    try:
+        own = ssl.PEM_cert_to_DER_cert(_first(certificate.read_text(encoding="ascii")))
+        with (
+            socket.create_connection((address.host, address.port), SECONDS) as plain,
+            context.wrap_socket(plain) as connection,
+        ):
+            return connection.getpeercert(binary_form=True) == own
+    except (OSError, ValueError):
+        return False
+
+
+def _first(pem: str) -> str:
+    """The certificate at the head of a chain."""
+    head, end = ssl.PEM_HEADER, ssl.PEM_FOOTER
+    return pem[pem.index(head) : pem.index(end) + len(end)]
 
 
 def grpc_state(address: "Address", tls: bool = False) -> str | None:

@@ -69,8 +69,13 @@ class Callers(Strict):
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             text = " ".join(str(error).split())
             raise InvalidError(f"{path} is not YAML: {text}", reason="BAD_CALLERS", field="access") from None
+        if content is None:
+            # Half-written, most likely: that nobody may do anything has to be said.
+            raise InvalidError(
+                f"{path} is empty: `callers: {{}}` if there are none", reason="BAD_CALLERS", field="access"
+            )
         try:
-            return cls.model_validate(content or {})
+            return cls.model_validate(content)
         except ValidationError as error:
             raise InvalidError(one_line(error, str(path), cls), reason="BAD_CALLERS", field="access") from None
 

@@ -38,7 +38,7 @@ class Guard:
     ) -> Identity:
         """Who calls. `claimed` counts only where no credentials are asked for.
 
-        Raises UnauthenticatedError and DeniedError.
+        Raises UnauthenticatedError.
         """
         if self._identities is None:
             return Identity(claimed)

@@ -22,6 +22,13 @@ class Identity:
     proof: Literal["none", "key", "certificate"] = "none"
     key_id: str = ""
     grants: Grants = EVERYTHING
+    known: bool = True
+    """Whether the file of callers has this one."""
+
+    def check_known(self) -> None:
+        """Raise DeniedError (NO_GRANTS) unless this caller has grants."""
+        if not self.known:
+            raise DeniedError(f"{self.name} has no grants on this server: ask whoever runs it", reason="NO_GRANTS")
 
     def check_method(self, method: str) -> None:
         """Raise DeniedError (NOT_GRANTED) unless this RPC is granted."""
@@ -68,7 +75,7 @@ class Identities:
         """Who sends this `authorization` metadata, or has one of these names in a verified certificate.
 
         A key that is sent decides, and must be good. Raises UnauthenticatedError (NO_CREDENTIALS, BAD_KEY, KEY_REVOKED,
-        KEY_EXPIRED, UNKNOWN_CERTIFICATE) and DeniedError (NO_GRANTS).
+        KEY_EXPIRED, UNKNOWN_CERTIFICATE). Who is proven and has no grants is an identity too: its refusal has a name.
         """
         if authorization is not None:
             record = self._of_key(authorization)
@@ -94,7 +101,9 @@ class Identities:
             if record is None:
                 raise self._ended("revoked")
             self._check_state(record)
-        return self._named(identity.name, identity.proof, identity.key_id)
+        found = self._named(identity.name, identity.proof, identity.key_id)
+        found.check_known()
+        return found
 
     def _of_key(self, authorization: str) -> KeyRecord:
         scheme, text = authorization[: len(_BEARER)], authorization[len(_BEARER) :].strip()
@@ -116,8 +125,4 @@ class Identities:
 
     def _named(self, name: str, proof: Literal["none", "key", "certificate"], key_id: str) -> Identity:
         caller = self._callers.callers.get(name)
-        if caller is None:
-            raise DeniedError(
-                f"{name} has no grants on this server: ask whoever runs it", reason="NO_GRANTS"
-            )  # fmt: skip
-        return Identity(name, proof, key_id, caller)
+        return Identity(name, proof, key_id, caller or Grants(), known=caller is not None)

@@ -202,11 +202,16 @@ class DoorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             )
         if probe:
             return
-        identity = call.access = self._guard.identify(call.caller, metadata, lambda: certificate_names(context))
+        claimed = call.caller
+        if self._guard.asks:
+            # What is only claimed is in no log either.
+            call.caller = ""
+        identity = call.access = self._guard.identify(claimed, metadata, lambda: certificate_names(context))
+        call.caller = identity.name
         self._unread.check(_proven(call), self._limits.now.write_stall_seconds)
         if not self._guard.asks:
             return
-        call.caller = identity.name
+        identity.check_known()
         if path.startswith(OURS):
             identity.check_method(call.method)
         stack.enter_context(self._guard.watching(identity, cut))

@@ -2,7 +2,7 @@
 
 import ssl
 import threading
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,13 @@ class Certificates:
         return tuple(p for p in (self._files.certificate, self._files.key, self._files.client_ca) if p is not None)
 
     def reload(self) -> None:
-        """Read the files again; new connections get what they hold now. Raises as the constructor, changing nothing."""
+        """Read the files again; new connections get what they hold now.
+
+        Raises as the constructor, and for a certificate that has ended; then nothing changes.
+        """
         configuration, context, ends = self._read()
+        if ends < datetime.now(UTC):
+            raise self._bad(self._files.certificate, f"it ended on {ends:%Y-%m-%d}")
         with self._lock:
             self._configuration, self._context, self._ends = configuration, context, ends
 

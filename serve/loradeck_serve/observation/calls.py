@@ -7,7 +7,7 @@ from loradeck_serve.access.audit import AuditLog
 from loradeck_serve.access.grants import groups
 from loradeck_serve.admission.rates import Bucket
 from loradeck_serve.domain import Call
-from loradeck_serve.observation.metrics import BASE, Metrics
+from loradeck_serve.observation.metrics import Metrics
 from loradeck_serve.tracing.tracer import Tracer
 
 _log = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ class CallRecorder:
             return
         facts: dict[str, object] = {
             "request_id": call.request_id, "method": call.method, "code": code, "caller": call.caller,
-            "adapter": call.adapter or call.requested[:_LONGEST] or BASE, "reason": reason,
+            "adapter": call.adapter or call.requested[:_LONGEST] or adapter, "reason": reason,
             "seconds": round(seconds, 4),
         }  # fmt: skip
         if self._left_out:

@@ -224,7 +224,7 @@ async def test_weighted_aliases_and_history_go_by_the_authenticated_name(
 
 async def test_every_action_of_operators_is_in_the_audit_log(start: Start, tmp_path: Path) -> None:
     people = People(tmp_path, ops=ALL, web={"adapters": ["clf"]})
-    ops, web = with_key(people.key("ops")), people.key("web")
+    ops, web, stranger = with_key(people.key("ops")), people.key("web"), with_key(people.key("stranger"))
     log = tmp_path / "audit.jsonl"
     running = await start(access=people.settings, audit_log=str(log))
     # As an import of vLLM does, which configures logging anew: all handlers that there are get closed.
@@ -236,7 +236,11 @@ async def test_every_action_of_operators_is_in_the_audit_log(start: Start, tmp_p
     log.rename(tmp_path / "audit.jsonl.1")
     await failure(running.admin.PinAdapter(adapters.PinAdapterRequest(adapter="absent"), metadata=ops))
     await refusal(running, web, adapters.UnloadAdapterRequest(adapter="clf"), "UnloadAdapter")
-    await refusal(running, None, adapters.ListAdaptersRequest(), "ListAdapters")
+    # Who says who he is has proven nothing.
+    await failure(running.admin.ListAdapters(adapters.ListAdaptersRequest(), metadata=(("x-loradeck-caller", "ops"),)))
+    await failure(
+        running.admin.ListAdapters(adapters.ListAdaptersRequest(), metadata=(*stranger, ("x-loradeck-caller", "ops")))
+    )
     await running.admin.ListAdapters(adapters.ListAdaptersRequest(), metadata=ops)
     people.revoke(web)
 
@@ -254,12 +258,13 @@ async def test_every_action_of_operators_is_in_the_audit_log(start: Start, tmp_p
     assert first[1]["adapter"] == "clf@prod"
     assert first[1]["why"] == "because"
     assert all(e["proof"] == "key" and e["key"] == ops[0][1].split("_")[1] and e["request_id"] for e in first)
-    assert [(e["action"], e.get("who"), e.get("result"), e.get("reason")) for e in second[:3]] == [
+    assert [(e["action"], e.get("who"), e.get("result"), e.get("reason")) for e in second[:4]] == [
         ("PinAdapter", "ops", "NOT_FOUND", "NAME_NOT_FOUND"),
         ("UnloadAdapter", "web", DENIED, "NOT_GRANTED"),
         ("ListAdapters", "", UNAUTHENTICATED, "NO_CREDENTIALS"),
+        ("ListAdapters", "stranger", DENIED, "NO_GRANTS"),
     ]
-    assert second[3] | {"time": ""} == {
+    assert second[4] | {"time": ""} == {
         "time": "", "action": "Keys", "change": "revoked", "key": web.split("_")[1], "caller": "web",
     }  # fmt: skip
     assert not any(key in log.read_text() for key in (web, ops[0][1]))

@@ -61,6 +61,12 @@ async def test_doors_speak_tls_and_take_a_new_certificate_without_a_restart(star
     key.write_bytes(second_key.read_bytes())
     await asyncio.sleep(1.5)
     assert await shown(where.inference) == "first"
+    ended, ended_key = authority.server("ended", days=-0.5)
+    certificate.write_bytes(ended.read_bytes())
+    key.write_bytes(ended_key.read_bytes())
+    await asyncio.sleep(1.5)
+    assert await shown(where.inference) == "first"
+    key.write_bytes(second_key.read_bytes())
     certificate.write_bytes(second.read_bytes())
     for door in (where.inference, where.admin, where.metrics):
         async with asyncio.timeout(10):
