@@ -67,6 +67,8 @@ def add(caller: str, expires: timedelta | None, out: Path | None, path: Path, js
     """Make a key for CALLER and show it, this once."""
     from loradeck_serve.access.keys import KeyFile, utc_now
 
+    if expires is not None and not expires:
+        raise click.UsageError("--expires 0: such a key would have ended already")
     now = utc_now()
     with KeyFile(path).changing() as file:
         keys, record, key = file.read().add(caller, now, now + expires if expires is not None else None)

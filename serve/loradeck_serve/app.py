@@ -213,7 +213,7 @@ class Server:
         stopping = asyncio.create_task(self._stop.wait(), name="stop")
         background: list[asyncio.Task[None]] = []
         try:
-            self._warn_of_open_doors()
+            self._warn_about_doors()
             await self._inference.start()
             await self._admin.start()
             if not await self._unless(stopping, self._begin()):
@@ -241,7 +241,7 @@ class Server:
             await self._shut_down(background)
             stopping.cancel()
 
-    def _warn_of_open_doors(self) -> None:
+    def _warn_about_doors(self) -> None:
         config, where = self._config, self.addresses
         if self._certificates is not None and self._certificates.ends < datetime.now(UTC):
             _log.warning("the certificate has ended: clients refuse it", extra={"ended": str(self._certificates.ends)})

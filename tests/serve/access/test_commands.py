@@ -78,6 +78,7 @@ async def test_keys_are_made_shown_rotated_and_revoked(tmp_path: Path) -> None:
         failed = await run("keys", *arguments, *file)
         assert isinstance(failed.exception, error)
     assert (await run("keys", "add", "web", "--expires", "3w", *file)).exit_code == 2
+    assert (await run("keys", "add", "web", "--expires", "0d", *file)).exit_code == 2
     assert len(await states()) == 2
 
 

@@ -53,6 +53,9 @@ async def test_doors_speak_tls_and_take_a_new_certificate_without_a_restart(star
     for refused in (Access(), Access(tls=True), Access(ca=other.file)):
         with pytest.raises(UnavailableError):
             await classify(where.inference, refused)
+    with pytest.raises(UnavailableError, match="--tls-name") as caught:
+        await classify(where.inference, Access(ca=authority.file, server_name="other.example"))
+    assert caught.value.reason == "TLS_FAILED"
     with pytest.raises((URLError, ConnectionError)):
         await asyncio.to_thread(lambda: urlopen(f"http://{where.metrics}/metrics", timeout=5).read())
 
