@@ -18,6 +18,7 @@ from loradeck_registry.registry import Registry
 from loradeck_serve.residency.hold import RegistryHold
 from tests.serve.conftest import Running, Start
 from tests.serve.deck import Deck
+from tests.serve.waiting import until
 
 
 async def collect(deck: Deck) -> CollectReport:
@@ -44,10 +45,7 @@ async def ask(running: Running, reference: str) -> int:
 
 async def released(deck: Deck) -> None:
     """Wait until no lease is left."""
-    begin = time.monotonic()
-    while read_leases(deck.registry._store):
-        assert time.monotonic() - begin < 30, "a lease was left behind"
-        await asyncio.sleep(0.02)
+    await until(lambda: not read_leases(deck.registry._store))
 
 
 async def test_collection_spares_what_a_server_has_loaded_until_it_lets_go(start: Start, deck: Deck) -> None:
@@ -90,13 +88,12 @@ async def test_renewal_keeps_what_is_needed_and_drops_the_rest(deck: Deck) -> No
     await hold.take(second)
     before = {held.key for held in read_leases(deck.registry._store)}
     running = asyncio.create_task(hold.run(lambda: {second}, seconds=0.05))
-    begin = time.monotonic()
-    while True:
+
+    def renewed_and_dropped() -> bool:
         now = read_leases(deck.registry._store)
-        if {held.manifests for held in now} == {(second,)} and not {held.key for held in now} & before:
-            break
-        assert time.monotonic() - begin < 30, "the lease was not renewed, or the other one not dropped"
-        await asyncio.sleep(0.02)
+        return {held.manifests for held in now} == {(second,)} and not {held.key for held in now} & before
+
+    await until(renewed_and_dropped)
     running.cancel()
     await hold.close()
     assert not read_leases(deck.registry._store)
@@ -113,10 +110,7 @@ async def test_registry_that_cannot_be_written_does_not_keep_an_adapter_from_bei
     shutil.rmtree(leases, ignore_errors=True)
     leases.write_text("in the way")
     assert await ask(running, "clf") == 1
-    begin = time.monotonic()
-    while not any("no lease in the registry" in record.message for record in caplog.records):
-        assert time.monotonic() - begin < 30, "the log does not say that there is no lease"
-        await asyncio.sleep(0.02)
+    await until(lambda: any("no lease in the registry" in record.message for record in caplog.records))
 
 
 async def test_files_stay_in_the_cache_while_loaded_and_may_go_afterwards(start: Start, deck: Deck) -> None:
