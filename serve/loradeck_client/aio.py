@@ -132,7 +132,8 @@ class AsyncTextStream:
 
     async def _run(self) -> AsyncIterator[Chunk]:
         attempts = self._caller.attempts(self._adapter, self._deadline)
-        while True:
+        # (It may be cancelled between two tries.)
+        while not self._cancelled:
             begun = False
             start = getattr(attempts.endpoint.connection.stub, self._method)
             self._call = start(self._request, timeout=remaining(self._deadline), metadata=self._metadata)

@@ -129,7 +129,8 @@ class TextStream:
 
     def _run(self) -> Iterator[Chunk]:
         attempts = self._caller.attempts(self._adapter, self._deadline)
-        while True:
+        # (It may be cancelled between two tries.)
+        while not self._cancelled:
             begun = False
             start = getattr(attempts.endpoint.connection.stub, self._method)
             self._call = start(self._request, timeout=remaining(self._deadline), metadata=self._metadata)

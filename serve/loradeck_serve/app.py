@@ -59,6 +59,9 @@ _log = logging.getLogger(__name__)
 _LAST_WRITES_SECONDS = 2.0
 """What replies that are ready get to reach their callers once no request is left."""
 
+_TURNING_SECONDS = 2.0
+"""Callers who still come get so long, at most, to turn to another server before the doors close."""
+
 
 @dataclass(frozen=True)
 class Addresses:
@@ -288,7 +291,8 @@ class Server:
         await self._admin.set_serving(closed is None)
 
     async def _shut_down(self, background: list[asyncio.Task[None]]) -> None:
-        """Health first, then running requests, then the doors, then the engine."""
+        """Health first, then running requests, then callers who still come, then the doors, then the engine."""
+        began = asyncio.get_running_loop().time()
         await self._set_serving("DRAINING")
         self._events.close()
         if self._fleet is not None:
@@ -298,9 +302,11 @@ class Server:
         await asyncio.wait([hurry, empty], timeout=self._config.drain_seconds, return_when=asyncio.FIRST_COMPLETED)
         if not empty.done():
             _log.warning("requests cut off", extra={"running": self._queue.running, "waiting": self._queue.waiting})
-        for task in (hurry, empty, *background):
+        quiet = asyncio.create_task(self._inference.quiet(began))
+        await asyncio.wait([hurry, quiet], timeout=_TURNING_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        for task in (hurry, empty, quiet, *background):
             task.cancel()
-        await asyncio.gather(hurry, empty, *background, return_exceptions=True)
+        await asyncio.gather(hurry, empty, quiet, *background, return_exceptions=True)
         grace = _LAST_WRITES_SECONDS if empty.done() and not empty.cancelled() else 0.0
         await asyncio.gather(self._inference.stop(grace), self._admin.stop(grace))
         self._swapper.close()

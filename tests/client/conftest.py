@@ -1,6 +1,7 @@
 """A server that answers from a script, behind a real port."""
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -39,7 +40,18 @@ def retry(seconds: float) -> error_details_pb2.RetryInfo:
     return error_details_pb2.RetryInfo(retry_delay=delay)
 
 
+def wait_for(check: Callable[[], Any]) -> None:
+    """Wait until `check()` is true. Raises AssertionError after a minute."""
+    for _ in range(6000):
+        if check():
+            return
+        time.sleep(0.01)
+    raise AssertionError("did not happen in a minute")
+
+
 UNAVAILABLE = failure(code_pb2.UNAVAILABLE, info("DRAINING"))
+CANCELLED = failure(code_pb2.CANCELLED)
+"""What gRPC itself sends for a call that it ends: no details."""
 PROVENANCE = inference.Provenance(request_id="r", adapter="clf", revision=7, digest="sha256:x", residency=1)
 USAGE = inference.Usage(prompt_tokens=5, output_tokens=2, cached_prompt_tokens=1)
 FINAL = inference.AnswerLongResponse(

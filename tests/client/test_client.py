@@ -27,7 +27,20 @@ from loradeck_client import (
     UnavailableError,
     UnimplementedError,
 )
-from tests.client.conftest import FINAL, PROVENANCE, UNAVAILABLE, USAGE, Script, chunk, failure, info, retry
+from loradeck_client.errors import ServerError
+from tests.client.conftest import (
+    CANCELLED,
+    FINAL,
+    PROVENANCE,
+    UNAVAILABLE,
+    USAGE,
+    Script,
+    chunk,
+    failure,
+    info,
+    retry,
+    wait_for,
+)
 
 CLASSIFIED = inference.ClassifyResponse(
     label="a",
@@ -99,6 +112,44 @@ def test_unavailable_is_tried_again(script: Script) -> None:
     assert len(script.calls) == 3
 
 
+def test_call_that_the_server_cancels_is_tried_again(script: Script) -> None:
+    script.answers = [CANCELLED, CLASSIFIED, [CANCELLED], [chunk("ab"), FINAL], CANCELLED, CANCELLED, CANCELLED]
+    with Client(script.address, retry=FAST) as client:
+        assert client.classify("x").label == "a"
+        assert client.answer_long("q").result().text == "ab"
+        with pytest.raises(UnavailableError, match=f"{script.address} cut the call off") as raised:
+            client.classify("x")
+    assert raised.value.reason == "CANCELLED"
+    assert not script.answers
+
+
+def test_closed_client_tries_nothing_again(script: Script) -> None:
+    gate = threading.Event()
+    script.answers = [[gate.wait], CLASSIFIED]
+    client = Client(script.address, retry=FAST)
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(client.answer_long("q").result)
+        wait_for(lambda: bool(script.calls))
+        client.close()
+        with pytest.raises(ServerError) as raised:
+            asked.result(60)
+    gate.set()
+    assert raised.value.reason == "CLIENT_CLOSED"
+    assert len(script.calls) == 1
+
+
+def test_stream_cancelled_between_two_tries_is_not_tried_again(script: Script) -> None:
+    script.answers = [[UNAVAILABLE], [chunk("never"), FINAL]]
+    with Client(script.address, retry=RetryPolicy(attempts=2, first_seconds=2)) as client:
+        stream = client.answer_long("q")
+        with ThreadPoolExecutor(1) as pool:
+            read = pool.submit(list, stream)
+            wait_for(lambda: bool(script.ended))
+            stream.cancel()
+            assert read.result(60) == []
+    assert len(script.calls) == 1
+
+
 def test_attempts_are_bounded(script: Script) -> None:
     script.answers = [UNAVAILABLE] * 9
     with Client(script.address, retry=FAST) as client, pytest.raises(UnavailableError) as raised:
@@ -157,11 +208,7 @@ def test_cancelled_stream_ends_on_the_server(script: Script) -> None:
         with client.answer_long("q") as stream:
             assert next(stream).text == "a"
         assert list(stream) == []
-        for _ in range(6000):
-            if script.ended:
-                break
-            time.sleep(0.01)
-        assert script.ended == ["AnswerLong"]
+        wait_for(lambda: script.ended == ["AnswerLong"])
     gate.set()
 
 
@@ -171,10 +218,10 @@ def test_a_timeout_without_end_is_no_deadline_that_has_passed(script: Script) ->
         assert client.classify("x", adapter="clf").label
 
 
-def test_deadline_is_a_typed_error(script: Script) -> None:
+def test_deadline_is_a_typed_error_that_names_the_option(script: Script) -> None:
     gate = threading.Event()
     script.answers = [[gate.wait]]
-    with Client(script.address, timeout=0.2) as client, pytest.raises(DeadlineError):
+    with Client(script.address, timeout=0.2) as client, pytest.raises(DeadlineError, match="--timeout"):
         client.answer_long("q").result()
     gate.set()
 
@@ -204,11 +251,6 @@ def test_too_large_a_request_is_said_in_words(script: Script) -> None:
     with Client(script.address) as client, pytest.raises(ExhaustedError, match="send less text") as raised:
         client.classify("x" * 5_000_000)
     assert raised.value.reason == "TOO_LARGE"
-
-
-def test_gone_deadline_names_the_option(script: Script) -> None:
-    with Client(script.address, timeout=0.0001) as client, pytest.raises(DeadlineError, match="--timeout"):
-        client.classify("text")
 
 
 def test_list_reads_every_page(script: Script) -> None:

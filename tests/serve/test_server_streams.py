@@ -9,6 +9,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 import loradeck.adapters.v1 as adapters
 import loradeck.inference.v1 as inference
+from loradeck_serve import app
+from loradeck_serve.grpc import doors
 from loradeck_serve.grpc.doors import ADAPTERS, INFERENCE
 from tests.serve.conftest import Running, Start
 from tests.serve.errors import describe, failure
@@ -202,6 +204,38 @@ async def test_stop_lets_running_requests_end_and_refuses_new_ones(start: Start)
     assert [m async for m in call][-1].final.text
     await asyncio.wait_for(running.task, 10)
     assert running.engine.stopped
+
+
+async def test_stopping_doors_refuse_until_callers_have_turned_away(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doors, "_QUIET_SECONDS", 3.0)
+    monkeypatch.setattr(app, "_TURNING_SECONDS", 60.0)
+    running = await start()
+    await running.inference.Classify(CLASSIFY)
+    running.server.stop()
+    # No request runs, so nothing else keeps the doors open.
+    for _ in range(20):
+        failed = await failure(running.inference.Classify(CLASSIFY))
+        assert (failed.code, failed.reason) == ("UNAVAILABLE", "DRAINING")
+        await asyncio.sleep(0.02)
+    assert not running.task.done()
+    await asyncio.wait_for(running.task, 30)
+
+
+async def test_callers_who_never_turn_away_hold_a_stop_up_only_so_long(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "_TURNING_SECONDS", 0.5)
+    running = await start()
+    await running.inference.Classify(CLASSIFY)
+    running.server.stop()
+    begin = time.monotonic()
+    while not running.task.done():
+        assert time.monotonic() - begin < 30
+        await failure(running.inference.Classify(CLASSIFY))
+        await asyncio.sleep(0.01)
+    assert time.monotonic() - begin >= 0.5
 
 
 async def test_stop_waits_no_longer_than_the_bound(start: Start) -> None:

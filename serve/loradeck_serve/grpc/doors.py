@@ -23,6 +23,14 @@ STARTUP = "startup"
 """Health entry that is SERVING from the first time on that requests were taken: a door that is NOT_SERVING is loading
 before that, and broken or on its way down after it."""
 
+_MOST_PENDING = 16384
+"""Calls that have arrived and not been taken up yet. By default gRPC ends some from 1,000 on, and all from 3,000 on,
+as CANCELLED; here those above `limits.calls` are told so."""
+
+_MOMENT_SECONDS = 0.05
+_QUIET_SECONDS = 0.25
+"""Longer than the wait before a first retry usually is."""
+
 
 class Door:
     """One gRPC server on one address. Bound when it is made, so that a port in use is known at once."""
@@ -39,6 +47,7 @@ class Door:
     ) -> None:
         """`grace_seconds`: what calls get to end on a connection that is closed for its age."""
         survive_odd_paths()
+        self._interceptor = interceptor
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
         self._names: list[str] = []
         self.server: Any = grpc.aio.server(
@@ -83,6 +92,20 @@ class Door:
         if serving:
             await self._health.set(STARTUP, state.SERVING)
 
+    async def quiet(self, since: float) -> None:
+        """Return when callers have turned away: none has come `since` (of the loop's clock), or none for a while.
+
+        Who stops a door sooner does not refuse the calls that have just arrived, but ends them as CANCELLED, which
+        clients do not try again (grpc #41785).
+        """
+        loop = asyncio.get_running_loop()
+        while True:
+            last = self._interceptor.last_arrival
+            ends = last + _QUIET_SECONDS if last > since else since + _MOMENT_SECONDS
+            if loop.time() >= ends:
+                return
+            await asyncio.sleep(ends - loop.time())
+
     async def ended(self) -> None:
         """Return when the door has closed, by `stop` or by itself."""
         # Shielded: the future behind it is gRPC's own, and `stop` waits for it too. Who gives up waiting here must not
@@ -105,6 +128,8 @@ def _options(connections: Connections, message_bytes: int, grace_seconds: float)
         ("grpc.so_reuseport", 0),
         ("grpc.max_allowed_incoming_connections", connections.connections),
         ("grpc.max_concurrent_streams", connections.streams),
+        ("grpc.server.max_pending_requests", _MOST_PENDING),
+        ("grpc.server.max_pending_requests_hard_limit", _MOST_PENDING),
         ("grpc.max_metadata_size", connections.metadata_bytes),
         ("grpc.absolute_max_metadata_size", connections.metadata_bytes),
         ("grpc.server_handshake_timeout_ms", milliseconds(connections.handshake_seconds)),

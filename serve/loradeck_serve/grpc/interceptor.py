@@ -59,6 +59,8 @@ class DoorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         self._quotas = quotas
         self._recorder = recorder
         self._curtain = curtain
+        self.last_arrival = 0.0
+        """When the last call came, by the loop's clock."""
         self._calls = 0
         """Calls of this door that have not ended."""
         self._unread = Unread()
@@ -69,6 +71,7 @@ class DoorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         self, continuation: Callable[[Any], Awaitable[Any]], details: grpc.HandlerCallDetails
     ) -> Any:
         """See grpc.aio.ServerInterceptor."""
+        self.last_arrival = asyncio.get_running_loop().time()
         handler = await continuation(details)
         if handler is None:
             return None

@@ -2,11 +2,13 @@
 
 import asyncio
 import struct
+from collections import Counter
 from typing import Any
 
 import grpc
 import psutil
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 import loradeck.inference.v1 as inference
 from tests.serve.conftest import Running, Start
@@ -147,3 +149,30 @@ async def test_a_call_without_its_message_ends_by_the_deadline_and_holds_nobody_
     await asyncio.sleep(0.5)
     await answers(running)
     idle.close()
+
+
+async def test_a_burst_of_calls_is_answered_and_none_is_cut_off_without_a_word(start: Start) -> None:
+    # gRPC's own bounds on what has arrived and was not taken up end calls as CANCELLED from 1,000 on.
+    running = await start(limits={"calls": 2000})
+    address = str(running.server.addresses.inference)
+    local = (("grpc.use_local_subchannel_pool", 1),)
+    channels = [grpc.aio.insecure_channel(address, options=local) for _ in range(5)]
+    health = [health_pb2_grpc.HealthStub(channel) for channel in channels]
+    stubs = [inference.InferenceServiceStub(channel) for channel in channels]
+    for stub in health:
+        await stub.Check(health_pb2.HealthCheckRequest(), timeout=20)
+
+    async def ask(number: int) -> str:
+        try:
+            await stubs[number % len(stubs)].Classify(CLASSIFY, timeout=120)
+        except grpc.aio.AioRpcError as error:
+            return "TOO_MANY_CALLS" if "as many as it takes" in (error.details() or "") else error.code().name
+        return "OK"
+
+    try:
+        seen = Counter(await asyncio.gather(*(ask(number) for number in range(4500))))
+    finally:
+        for channel in channels:
+            await channel.close()
+    assert set(seen) == {"OK", "TOO_MANY_CALLS"}, seen
+    await answers(running)
