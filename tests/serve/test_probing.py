@@ -11,7 +11,7 @@ from loradeck_tasks.probe import Probe, ProbePrompt
 from tests.serve.conftest import Start
 from tests.serve.deck import Deck
 from tests.serve.errors import failure
-from tests.serve.test_server_swap import revision_of
+from tests.serve.moves import revision_of
 
 
 def probe(error: float, distance: float) -> dict[str, Any]:
