@@ -97,7 +97,7 @@ def revoke(identifier: str, path: Path, json_path: str | None) -> None:
 
     now = utc_now()
     with KeyFile(path).changing() as file:
-        keys = file.read().revoke(identifier, now)
+        keys = file.existing().revoke(identifier, now)
         file.write(keys)
     record = keys.find(identifier)
     emit(_plain(record, now), json_path, lambda: line(f"{identifier} of {record.caller} is revoked"))
@@ -122,7 +122,7 @@ def rotate(identifier: str, overlap: timedelta, out: Path | None, path: Path, js
 
     now = utc_now()
     with KeyFile(path).changing() as file:
-        keys, record, key = file.read().rotate(identifier, now, now + overlap)
+        keys, record, key = file.existing().rotate(identifier, now, now + overlap)
         _hand_out(key, record, out, json_path, lambda: file.write(keys))
         old = keys.find(identifier)
     if json_path is None:

@@ -66,6 +66,9 @@ def loradeck(ctx: click.Context, debug: bool) -> None:
 
 def main() -> None:
     """Run the command line. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+    if "--debug" not in sys.argv and not os.environ.get("LORADECK_DEBUG"):
+        # gRPC's core would print lines of its own above ours, as when a port is in use, or a certificate is refused.
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         loradeck(standalone_mode=False)
     except click.ClickException as error:

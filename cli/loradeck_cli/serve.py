@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -101,8 +100,6 @@ def command(
             raise click.UsageError(f"--set {key}: the value is not YAML") from error
     config = load_config(config_path, overrides)
 
-    # gRPC's core would print a line of its own, with a source file of its, above ours when a port is in use.
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from loradeck_serve.logs import set_up_logs
     from loradeck_serve.process import serve
     from loradeck_serve.reload import SettingsSource

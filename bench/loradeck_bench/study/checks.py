@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from loradeck_bench.children import Child, ChildFailedError
 from loradeck_bench.extra import ENGINE, JUDGE, METRICS, PAGES, TRAINING, require
 from loradeck_bench.report.units import size
-from loradeck_bench.study.format.work import Served
+from loradeck_bench.study.format.work import Judged, Served
 from loradeck_bench.study.outcomes import Outcome, Outcomes
 from loradeck_bench.study.plan import Plan, Planned
 from loradeck_bench.study.state import State
@@ -47,7 +47,9 @@ def missing_parts(plan: Plan, state: State, tell: Callable[[str], None] = lambda
     if asked and plan.embedding_model is None and plan.place.scale == "full":
         get = "hf download sentence-transformers/all-MiniLM-L6-v2 --local-dir MODEL, then --embedding-model MODEL"
         found.append(Missing("a model for BERTScore and semantic similarity", get))
-    if plan.judge is not None and not _answers(plan.judge.endpoint):
+    judged = {f"evaluations/{name}" for name, one in plan.study.evaluations.items() if isinstance(one, Judged)}
+    asks = any(one.step.id in judged for one in state.left())
+    if plan.judge is not None and asks and not _answers(plan.judge.endpoint):
         found.append(Missing(f"a judge at {plan.judge.endpoint}: nothing answers there", "start it, or --judge URL"))
     if plan.place.scale == "full":
         found += _missing_weights(plan, state)

@@ -140,7 +140,11 @@ class KeyFile:
 
     def read(self) -> Keys:
         """What is in it; no keys if it does not exist yet."""
-        return Keys.read(self._path) if self._path.exists() else Keys()
+        return self.existing() if self._path.exists() else Keys()
+
+    def existing(self) -> Keys:
+        """What is in it. Raises what `Keys.read` raises."""
+        return Keys.read(self._path)
 
     @contextmanager
     def changing(self) -> Iterator["KeyFile"]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from loradeck_bench.study.checks import missing_parts
-from loradeck_bench.study.outcomes import Outcomes
+from loradeck_bench.study.outcomes import Outcome, Outcomes
 from loradeck_bench.study.plan import Judge, Plan
 from loradeck_bench.study.state import State
 from tests.bench.evaluation.judge_server import judge_server
@@ -48,10 +48,14 @@ def test_pocket_scale_lacks_nothing_here(tree: Tree, planned: Callable[..., Plan
 
 def test_judge_that_does_not_answer_is_missing(tree: Tree, planned: Callable[..., Plan]) -> None:
     judged = without_runs(tree)
+    judged["evaluations"]["judged"] = {"kind": "judge", "of": "base"}
     with judge_server() as server:
         assert missing(planned(judged, judge=Judge(server.url, "grader"))) == {}
-    found = missing(planned(judged, judge=Judge(server.url, "grader")))
-    assert found == {f"a judge at {server.url}: nothing answers there": "start it, or --judge URL"}
+    plan = planned(judged, judge=Judge(server.url, "grader"))
+    assert missing(plan) == {f"a judge at {server.url}: nothing answers there": "start it, or --judge URL"}
+    step = plan.steps["evaluations/judged"]
+    Outcomes(plan.place.outcomes).put(step.id, Outcome(step.digest, {}, 1.0, 1.0, ""))
+    assert missing(plan) == {}, "nothing is left for the judge"
 
 
 def test_base_folder_that_is_not_there_is_named(tree: Tree, planned: Callable[..., Plan]) -> None:
