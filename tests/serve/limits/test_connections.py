@@ -174,5 +174,6 @@ async def test_a_burst_of_calls_is_answered_and_none_is_cut_off_without_a_word(s
     finally:
         for channel in channels:
             await channel.close()
-    assert set(seen) == {"OK", "TOO_MANY_CALLS"}, seen
+    assert seen["OK"]
+    assert seen.keys() <= {"OK", "TOO_MANY_CALLS"}, seen
     await answers(running)
