@@ -12,7 +12,7 @@ from loradeck_client.access import Access
 from loradeck_client.aio import AsyncCaller
 from loradeck_client.channel import DEFAULT_TIMEOUT, Settings
 from loradeck_client.endpoints import Endpoint, Endpoints
-from loradeck_client.errors import InvalidError, from_rpc_error
+from loradeck_client.errors import InvalidError
 from loradeck_client.results import Adapter, AliasFlip, Capacity
 from loradeck_client.retry import RetryPolicy
 from loradeck_client.sync import Caller
@@ -108,7 +108,7 @@ class AdminClient:
             for message in call:
                 yield convert.watch_event(message)
         except grpc.RpcError as error:
-            raise from_rpc_error(error, self._caller.endpoints.all[0].target) from None
+            raise self._caller.failure(error, self._caller.endpoints.all[0].target) from None
         finally:
             call.cancel()
 
@@ -198,7 +198,7 @@ class AsyncAdminClient:
             async for message in call:
                 yield convert.watch_event(message)
         except grpc.RpcError as error:
-            raise from_rpc_error(error, self._caller.endpoints.all[0].target) from None
+            raise self._caller.failure(error, self._caller.endpoints.all[0].target) from None
         finally:
             call.cancel()
 

@@ -1,6 +1,7 @@
 """The asyncio client."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -14,7 +15,7 @@ from loradeck_client.access import Access
 from loradeck_client.attempts import Attempts
 from loradeck_client.channel import DEFAULT_TIMEOUT, Settings, adapter_name, open_async, remaining
 from loradeck_client.endpoints import Endpoints
-from loradeck_client.errors import ServerError, from_rpc_error
+from loradeck_client.errors import LoradeckError, ServerError, client_closed, from_rpc_error
 from loradeck_client.results import Answer, Chunk, Classification, Sampling
 from loradeck_client.retry import RetryPolicy
 
@@ -54,11 +55,14 @@ class AsyncCaller:
         metadata = self.settings.metadata(request_id, adapter)
         attempts = self.attempts(adapter, deadline)
         while True:
-            call = getattr(attempts.endpoint.connection.stub, method)
+            call = self.method(attempts, method)
             try:
                 reply = await call(request, timeout=remaining(deadline), metadata=metadata)
             except grpc.RpcError as error:
-                raised = from_rpc_error(error, attempts.endpoint.target)
+                raised = self.failure(error, attempts.endpoint.target)
+            except asyncio.CancelledError:
+                self.check_closed()
+                raise
             else:
                 attempts.answered()
                 return reply
@@ -70,8 +74,25 @@ class AsyncCaller:
         """The tries of one request."""
         return Attempts(self.endpoints, self.settings.retry, adapter, deadline)
 
+    def method(self, attempts: Attempts[AsyncConnection], name: str) -> Any:
+        """A method of the server whose turn it is. Raises ServerError (CLIENT_CLOSED)."""
+        if self.endpoints.closed:
+            raise client_closed()
+        return getattr(attempts.endpoint.connection.stub, name)
+
+    def failure(self, error: grpc.RpcError, target: str) -> LoradeckError:
+        """The error of a call to one server."""
+        return client_closed() if self.endpoints.closed else from_rpc_error(error, target)
+
+    def check_closed(self) -> None:
+        """Raise ServerError (CLIENT_CLOSED) if that is why a call was cancelled, and not because its task was."""
+        task = asyncio.current_task()
+        if self.endpoints.closed and not (task is not None and task.cancelling()):
+            raise client_closed() from None
+
     async def close(self) -> None:
-        """Close the channels; running calls are cancelled."""
+        """Close the channels; running calls end with an error (CLIENT_CLOSED)."""
+        self.endpoints.closed = True
         for endpoint in self.endpoints.all:
             await endpoint.connection.channel.close(None)
 
@@ -97,7 +118,7 @@ class AsyncTextStream:
         self._metadata = caller.settings.metadata(request_id, self._adapter)
         self._deadline = caller.settings.deadline(timeout)
         self._call: Any = None
-        self._cancelled = False
+        self._cancelled = asyncio.Event()
         self.final: Answer | None = None
         """The whole answer, once the stream has ended."""
         self._events = self._run()
@@ -118,7 +139,7 @@ class AsyncTextStream:
 
     def cancel(self) -> None:
         """End the request on the server at once. Does nothing after the end."""
-        self._cancelled = True
+        self._cancelled.set()
         if self._call is not None:
             self._call.cancel()
 
@@ -132,10 +153,9 @@ class AsyncTextStream:
 
     async def _run(self) -> AsyncIterator[Chunk]:
         attempts = self._caller.attempts(self._adapter, self._deadline)
-        # (It may be cancelled between two tries.)
-        while not self._cancelled:
+        while not self._cancelled.is_set():
             begun = False
-            start = getattr(attempts.endpoint.connection.stub, self._method)
+            start = self._caller.method(attempts, self._method)
             self._call = start(self._request, timeout=remaining(self._deadline), metadata=self._metadata)
             try:
                 async for message in self._call:
@@ -151,19 +171,21 @@ class AsyncTextStream:
                     raise ServerError("the stream ended without its final message", reason="INCOMPLETE")
                 return
             except grpc.RpcError as error:
-                if self._cancelled:
+                if self._cancelled.is_set():
                     return
-                raised = from_rpc_error(error, attempts.endpoint.target)
+                raised = self._caller.failure(error, attempts.endpoint.target)
             except asyncio.CancelledError:
                 # gRPC raises this as well when the call itself was cancelled by `cancel`.
                 task = asyncio.current_task()
-                if self._cancelled and not (task is not None and task.cancelling()):
+                if self._cancelled.is_set() and not (task is not None and task.cancelling()):
                     return
+                self._caller.check_closed()
                 self._call.cancel()
                 raise
             if begun:
                 raise raised
-            await asyncio.sleep(attempts.failed(raised))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._cancelled.wait(), attempts.failed(raised))
 
 
 class AsyncClient:

@@ -69,6 +69,8 @@ class Endpoints(Generic[C]):
     def __init__(self, targets: Sequence[str], connect: Callable[[str], C]) -> None:
         """Raises what `connect` raises."""
         self.all = [Endpoint(target, connect(target)) for target in targets]
+        self.closed = False
+        """Whether the client is."""
         # Clients that start together must not all begin with the same server.
         self._turns = itertools.count(random.randrange(len(self.all)))
 

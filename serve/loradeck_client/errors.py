@@ -67,8 +67,6 @@ _CLASSES: dict[grpc.StatusCode, type[LoradeckError]] = {
 def from_rpc_error(error: Any, target: str = "") -> LoradeckError:
     """The domain error of a failed call. `reason`, `field`, `retry_after` and `metadata` come from the details."""
     code = error.code()
-    if code is grpc.StatusCode.CANCELLED:
-        return _cancelled(error.details() or "", target)
     kind = _CLASSES.get(code, ServerError)
     message = error.details() or code.name
     reason: str | None = None
@@ -93,17 +91,26 @@ def from_rpc_error(error: Any, target: str = "") -> LoradeckError:
         elif detail.Unpack(retry):
             retry_after = retry.retry_delay.ToNanoseconds() / 1e9
     if status is None:
+        if code is grpc.StatusCode.CANCELLED or message == "Cancelling all calls":
+            return _cut_off(message, target)
         message, reason = _of_grpc_itself(code, message, target)
     return kind(message, reason=reason, field=field, retry_after=retry_after, metadata=metadata)
 
 
-def _cancelled(details: str, target: str) -> LoradeckError:
-    """The error of a call that its own caller has not cancelled: who does that asks for no error."""
-    if "Channel closed" in details:
-        return ServerError("the client was closed before the call had ended", reason="CLIENT_CLOSED")
-    # In this way a server that stops ends calls which have arrived and not begun (grpc #41785).
+def client_closed() -> ServerError:
+    """The error of a call whose client is closed."""
+    return ServerError("the client was closed: its calls end with it", reason="CLIENT_CLOSED")
+
+
+def _cut_off(message: str, target: str) -> LoradeckError:
+    """The error of a call that ended without a status, and not because its caller cancelled it: that is no error.
+
+    In this way a server that stops ends calls which have arrived and not begun (grpc #41785), and running ones at last.
+    """
     where = f"the server at {target}" if target else "the server"
-    return UnavailableError(f"{where} cut the call off: is it stopping? Try again", reason="CANCELLED")
+    return UnavailableError(
+        f"{where} cut the call off ({message}), and may have carried it out or not: is it stopping?", reason="CUT_OFF"
+    )
 
 
 def _of_grpc_itself(code: Any, message: str, target: str) -> tuple[str, str | None]:

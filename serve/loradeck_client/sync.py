@@ -1,5 +1,6 @@
 """The synchronous client. One client serves any number of threads."""
 
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from loradeck_client.access import Access
 from loradeck_client.attempts import Attempts
 from loradeck_client.channel import DEFAULT_TIMEOUT, Settings, adapter_name, open_sync, remaining
 from loradeck_client.endpoints import Endpoints
-from loradeck_client.errors import ServerError, from_rpc_error
+from loradeck_client.errors import LoradeckError, ServerError, client_closed, from_rpc_error
 from loradeck_client.results import Answer, Chunk, Classification, Sampling
 from loradeck_client.retry import RetryPolicy
 
@@ -56,11 +57,11 @@ class Caller:
         metadata = self.settings.metadata(request_id, adapter)
         attempts = self.attempts(adapter, deadline)
         while True:
-            call = getattr(attempts.endpoint.connection.stub, method)
+            call = self.method(attempts, method)
             try:
                 reply = call(request, timeout=remaining(deadline), metadata=metadata)
             except grpc.RpcError as error:
-                raised = from_rpc_error(error, attempts.endpoint.target)
+                raised = self.failure(error, attempts.endpoint.target)
             else:
                 attempts.answered()
                 return reply
@@ -72,8 +73,19 @@ class Caller:
         """The tries of one request."""
         return Attempts(self.endpoints, self.settings.retry, adapter, deadline)
 
+    def method(self, attempts: Attempts[Connection], name: str) -> Any:
+        """A method of the server whose turn it is. Raises ServerError (CLIENT_CLOSED)."""
+        if self.endpoints.closed:
+            raise client_closed()
+        return getattr(attempts.endpoint.connection.stub, name)
+
+    def failure(self, error: grpc.RpcError, target: str) -> LoradeckError:
+        """The error of a call to one server."""
+        return client_closed() if self.endpoints.closed else from_rpc_error(error, target)
+
     def close(self) -> None:
-        """Close the channels; running calls are cancelled."""
+        """Close the channels; running calls end with an error (CLIENT_CLOSED)."""
+        self.endpoints.closed = True
         for endpoint in self.endpoints.all:
             endpoint.connection.channel.close()
 
@@ -94,7 +106,7 @@ class TextStream:
         self._metadata = caller.settings.metadata(request_id, self._adapter)
         self._deadline = caller.settings.deadline(timeout)
         self._call: Any = None
-        self._cancelled = False
+        self._cancelled = threading.Event()
         self.final: Answer | None = None
         """The whole answer, once the stream has ended."""
         self._events = self._run()
@@ -115,7 +127,7 @@ class TextStream:
 
     def cancel(self) -> None:
         """End the request on the server at once. Does nothing after the end."""
-        self._cancelled = True
+        self._cancelled.set()
         if self._call is not None:
             self._call.cancel()
 
@@ -129,11 +141,13 @@ class TextStream:
 
     def _run(self) -> Iterator[Chunk]:
         attempts = self._caller.attempts(self._adapter, self._deadline)
-        # (It may be cancelled between two tries.)
-        while not self._cancelled:
+        while not self._cancelled.is_set():
             begun = False
-            start = getattr(attempts.endpoint.connection.stub, self._method)
+            start = self._caller.method(attempts, self._method)
             self._call = start(self._request, timeout=remaining(self._deadline), metadata=self._metadata)
+            if self._cancelled.is_set():
+                # In another thread, which has found the call of the try before.
+                self._call.cancel()
             try:
                 for message in self._call:
                     if not begun:
@@ -148,12 +162,12 @@ class TextStream:
                     raise ServerError("the stream ended without its final message", reason="INCOMPLETE")
                 return
             except grpc.RpcError as error:
-                if self._cancelled:
+                if self._cancelled.is_set():
                     return
-                raised = from_rpc_error(error, attempts.endpoint.target)
+                raised = self._caller.failure(error, attempts.endpoint.target)
             if begun:
                 raise raised
-            time.sleep(attempts.failed(raised))
+            self._cancelled.wait(attempts.failed(raised))
 
 
 class Client:

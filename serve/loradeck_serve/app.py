@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import signal
+import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -60,7 +61,7 @@ _LAST_WRITES_SECONDS = 2.0
 """What replies that are ready get to reach their callers once no request is left."""
 
 _TURNING_SECONDS = 2.0
-"""Callers who still come get so long, at most, to turn to another server before the doors close."""
+"""Once no request is left, callers who still come get so long, at most, to turn to another server."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,7 @@ class Server:
             )  # fmt: skip
         self._adapters = AdaptersHandler(
             sources.registry, self._catalog, self._residency, swapper, self._events, self._handle,
-            self._registry_threads, sources.bytes_per_rank, sources.cache,
+            self._gate, self._registry_threads, sources.bytes_per_rank, sources.cache,
         )  # fmt: skip
         self._supervisor = EngineSupervisor(
             start, self._handle, self._residency, self._set_serving, self.metrics, config.engine_restarts
@@ -285,29 +286,41 @@ class Server:
             self._catalog.pin(reference, meaning)
 
     async def _set_serving(self, closed: str | None) -> None:
+        if self._gate.closed == "DRAINING":
+            # Nothing comes after it: an engine that is back must not open the doors of a server that stops.
+            return
         self._gate.closed = closed
         self.metrics.ready.set(0 if closed else 1)
         await self._inference.set_serving(closed is None)
         await self._admin.set_serving(closed is None)
 
+    async def _drained(self, since: float) -> None:
+        """Return when no request is left, and callers have turned away or had the time to."""
+        await self._queue.wait_empty()
+        try:
+            async with asyncio.timeout(_TURNING_SECONDS):
+                await asyncio.gather(self._inference.quiet(since), self._admin.quiet(since))
+        except TimeoutError:
+            pass
+        # Some may have been on their way there when the doors were shut to new ones.
+        await self._queue.wait_empty()
+
     async def _shut_down(self, background: list[asyncio.Task[None]]) -> None:
-        """Health first, then running requests, then callers who still come, then the doors, then the engine."""
-        began = asyncio.get_running_loop().time()
+        """Health first, then running requests and callers who still come, then the doors, then the engine."""
+        began = time.monotonic()
         await self._set_serving("DRAINING")
         self._events.close()
         if self._fleet is not None:
             await self._fleet.leave()
         hurry = asyncio.create_task(self._hurry.wait())
-        empty = asyncio.create_task(self._queue.wait_empty())
-        await asyncio.wait([hurry, empty], timeout=self._config.drain_seconds, return_when=asyncio.FIRST_COMPLETED)
-        if not empty.done():
+        drained = asyncio.create_task(self._drained(began))
+        await asyncio.wait([hurry, drained], timeout=self._config.drain_seconds, return_when=asyncio.FIRST_COMPLETED)
+        if not self._queue.empty:
             _log.warning("requests cut off", extra={"running": self._queue.running, "waiting": self._queue.waiting})
-        quiet = asyncio.create_task(self._inference.quiet(began))
-        await asyncio.wait([hurry, quiet], timeout=_TURNING_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-        for task in (hurry, empty, quiet, *background):
+        for task in (hurry, drained, *background):
             task.cancel()
-        await asyncio.gather(hurry, empty, quiet, *background, return_exceptions=True)
-        grace = _LAST_WRITES_SECONDS if empty.done() and not empty.cancelled() else 0.0
+        await asyncio.gather(hurry, drained, *background, return_exceptions=True)
+        grace = _LAST_WRITES_SECONDS if self._queue.empty else 0.0
         await asyncio.gather(self._inference.stop(grace), self._admin.stop(grace))
         self._swapper.close()
         await self._residency.close()

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import grpc
 import pytest
@@ -50,8 +50,18 @@ def wait_for(check: Callable[[], Any]) -> None:
 
 
 UNAVAILABLE = failure(code_pb2.UNAVAILABLE, info("DRAINING"))
-CANCELLED = failure(code_pb2.CANCELLED)
-"""What gRPC itself sends for a call that it ends: no details."""
+
+
+class Bare(NamedTuple):
+    """A status without details."""
+
+    code: grpc.StatusCode
+    details: str
+    trailing_metadata: None = None
+
+
+CANCELLED = Bare(grpc.StatusCode.CANCELLED, "CANCELLED")
+"""What gRPC itself sends for a call that it ends."""
 PROVENANCE = inference.Provenance(request_id="r", adapter="clf", revision=7, digest="sha256:x", residency=1)
 USAGE = inference.Usage(prompt_tokens=5, output_tokens=2, cached_prompt_tokens=1)
 FINAL = inference.AnswerLongResponse(

@@ -1,5 +1,6 @@
 """The client: typed results and errors, retries, deadlines, streams; sync and asyncio alike."""
 
+import asyncio
 import subprocess
 import sys
 import threading
@@ -117,36 +118,81 @@ def test_call_that_the_server_cancels_is_tried_again(script: Script) -> None:
     with Client(script.address, retry=FAST) as client:
         assert client.classify("x").label == "a"
         assert client.answer_long("q").result().text == "ab"
-        with pytest.raises(UnavailableError, match=f"{script.address} cut the call off") as raised:
+        with pytest.raises(UnavailableError, match=f"{script.address} cut the call off .CANCELLED.") as raised:
             client.classify("x")
-    assert raised.value.reason == "CANCELLED"
+    assert raised.value.reason == "CUT_OFF"
     assert not script.answers
 
 
-def test_closed_client_tries_nothing_again(script: Script) -> None:
+def test_calls_of_a_closed_client_say_so_and_are_not_tried_again(script: Script) -> None:
     gate = threading.Event()
-    script.answers = [[gate.wait], CLASSIFIED]
+    script.answers = [[gate.wait]]
     client = Client(script.address, retry=FAST)
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            asked = pool.submit(client.answer_long("q").result)
+            wait_for(lambda: bool(script.calls))
+            client.close()
+            for result in (lambda: asked.result(60), lambda: client.classify("x"), client.answer_long("q").result):
+                with pytest.raises(ServerError) as raised:
+                    result()
+                assert raised.value.reason == "CLIENT_CLOSED"
+    finally:
+        gate.set()
+    assert len(script.calls) == 1
+
+
+def test_client_closed_between_two_tries_says_so(script: Script) -> None:
+    script.answers = [UNAVAILABLE, CLASSIFIED]
+    client = Client(script.address, retry=RetryPolicy(attempts=2, first_seconds=2))
     with ThreadPoolExecutor(1) as pool:
-        asked = pool.submit(client.answer_long("q").result)
+        asked = pool.submit(client.classify, "x")
         wait_for(lambda: bool(script.calls))
         client.close()
         with pytest.raises(ServerError) as raised:
             asked.result(60)
-    gate.set()
     assert raised.value.reason == "CLIENT_CLOSED"
+
+
+async def test_closing_the_asyncio_client_cancels_no_task_of_its_callers(script: Script) -> None:
+    gate = threading.Event()
+    script.answers = [[gate.wait]]
+    client = AsyncClient(script.address, retry=FAST)
+    try:
+        asked = asyncio.create_task(client.answer_long("q").result())
+        await asyncio.to_thread(wait_for, lambda: bool(script.calls))
+        await client.close()
+        with pytest.raises(ServerError) as raised:
+            await asyncio.wait_for(asked, 60)
+        with pytest.raises(ServerError):
+            await client.classify("x")
+    finally:
+        gate.set()
+    assert raised.value.reason == "CLIENT_CLOSED"
+
+
+async def test_asyncio_stream_cancelled_between_two_tries_ends_at_once(script: Script) -> None:
+    script.answers = [[UNAVAILABLE], [chunk("never"), FINAL]]
+    async with AsyncClient(script.address, retry=RetryPolicy(attempts=2, first_seconds=50)) as client:
+        stream = client.answer_long("q")
+        read = asyncio.create_task(anext(stream, None))
+        await asyncio.to_thread(wait_for, lambda: bool(script.ended))
+        # Before or after the client has the failure: it waits 50 s then.
+        await asyncio.sleep(0.1)
+        stream.cancel()
+        assert await asyncio.wait_for(read, 30) is None
     assert len(script.calls) == 1
 
 
 def test_stream_cancelled_between_two_tries_is_not_tried_again(script: Script) -> None:
     script.answers = [[UNAVAILABLE], [chunk("never"), FINAL]]
-    with Client(script.address, retry=RetryPolicy(attempts=2, first_seconds=2)) as client:
+    with Client(script.address, retry=RetryPolicy(attempts=2, first_seconds=50)) as client:
         stream = client.answer_long("q")
         with ThreadPoolExecutor(1) as pool:
             read = pool.submit(list, stream)
             wait_for(lambda: bool(script.ended))
             stream.cancel()
-            assert read.result(60) == []
+            assert read.result(30) == []
     assert len(script.calls) == 1
 
 

@@ -10,6 +10,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 import loradeck.adapters.v1 as adapters
 import loradeck.inference.v1 as inference
 from loradeck_serve import app
+from loradeck_serve.engine.base import EngineAdapter
 from loradeck_serve.grpc import doors
 from loradeck_serve.grpc.doors import ADAPTERS, INFERENCE
 from tests.serve.conftest import Running, Start
@@ -206,36 +207,81 @@ async def test_stop_lets_running_requests_end_and_refuses_new_ones(start: Start)
     assert running.engine.stopped
 
 
-async def test_stopping_doors_refuse_until_callers_have_turned_away(
-    start: Start, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """Doors that wait for callers longer than a busy machine makes a caller wait."""
     monkeypatch.setattr(doors, "_QUIET_SECONDS", 3.0)
+    monkeypatch.setattr(doors, "_MOMENT_SECONDS", 3.0)
     monkeypatch.setattr(app, "_TURNING_SECONDS", 60.0)
-    running = await start()
+    return monkeypatch
+
+
+async def test_stopping_doors_refuse_until_callers_have_turned_away(start: Start, patient: pytest.MonkeyPatch) -> None:
+    running = await start(drain_seconds=60)
     await running.inference.Classify(CLASSIFY)
     running.server.stop()
     # No request runs, so nothing else keeps the doors open.
     for _ in range(20):
-        failed = await failure(running.inference.Classify(CLASSIFY))
-        assert (failed.code, failed.reason) == ("UNAVAILABLE", "DRAINING")
+        for call in (
+            running.inference.Classify(CLASSIFY),
+            running.admin.LoadAdapter(adapters.LoadAdapterRequest(adapter="clf")),
+        ):
+            failed = await failure(call)
+            assert (failed.code, failed.reason) == ("UNAVAILABLE", "DRAINING")
+        # Who only looks may go on.
+        await running.admin.ListAdapters(adapters.ListAdaptersRequest())
         await asyncio.sleep(0.02)
     assert not running.task.done()
     await asyncio.wait_for(running.task, 30)
 
 
 async def test_callers_who_never_turn_away_hold_a_stop_up_only_so_long(
-    start: Start, monkeypatch: pytest.MonkeyPatch
+    start: Start, patient: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(app, "_TURNING_SECONDS", 0.5)
-    running = await start()
+    patient.setattr(app, "_TURNING_SECONDS", 0.5)
+    running = await start(drain_seconds=60)
     await running.inference.Classify(CLASSIFY)
     running.server.stop()
     begin = time.monotonic()
     while not running.task.done():
         assert time.monotonic() - begin < 30
-        await failure(running.inference.Classify(CLASSIFY))
+        with pytest.raises(grpc.RpcError):
+            await running.inference.Classify(CLASSIFY)
         await asyncio.sleep(0.01)
     assert time.monotonic() - begin >= 0.5
+
+
+async def test_stop_waits_for_a_running_call_of_the_admin_door(start: Start, patient: pytest.MonkeyPatch) -> None:
+    patient.setattr(app, "_LAST_WRITES_SECONDS", 0.1)
+    patient.setattr(doors, "_MOMENT_SECONDS", 0.05)
+    running = await start(drain_seconds=60)
+    begun, load = asyncio.Event(), running.engine.load
+
+    async def slowly(adapter: EngineAdapter) -> None:
+        begun.set()
+        await asyncio.sleep(1)
+        await load(adapter)
+
+    patient.setattr(running.engine, "load", slowly)
+    loading = asyncio.ensure_future(running.admin.LoadAdapter(adapters.LoadAdapterRequest(adapter="clf")))
+    await begun.wait()
+    running.server.stop()
+    assert (await loading).adapter.name == "clf"
+
+
+async def test_engine_that_comes_back_does_not_open_a_stopping_server(
+    start: Start, patient: pytest.MonkeyPatch
+) -> None:
+    running = await start(drain_seconds=60)
+    running.server.stop()
+    assert (await failure(running.inference.Classify(CLASSIFY))).reason == "DRAINING"
+    running.engine.die()
+    await until(lambda: len(running.engines) == 2)
+    for _ in range(20):
+        failed = await failure(running.inference.Classify(CLASSIFY))
+        assert (failed.code, failed.reason) == ("UNAVAILABLE", "DRAINING")
+        assert await health(running) == health_pb2.HealthCheckResponse.NOT_SERVING
+        await asyncio.sleep(0.02)
 
 
 async def test_stop_waits_no_longer_than_the_bound(start: Start) -> None:

@@ -1,6 +1,7 @@
 """The two gRPC servers, their health and their reflection."""
 
 import asyncio
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -30,6 +31,9 @@ as CANCELLED; here those above `limits.calls` are told so."""
 _MOMENT_SECONDS = 0.05
 _QUIET_SECONDS = 0.25
 """Longer than the wait before a first retry usually is."""
+
+_SLICE_SECONDS = 0.01
+_LATE_SECONDS = 0.05
 
 
 class Door:
@@ -93,18 +97,19 @@ class Door:
             await self._health.set(STARTUP, state.SERVING)
 
     async def quiet(self, since: float) -> None:
-        """Return when callers have turned away: none has come `since` (of the loop's clock), or none for a while.
+        """Return when no call runs and callers have turned away: none came `since` (monotonic), or none for a while.
 
         Who stops a door sooner does not refuse the calls that have just arrived, but ends them as CANCELLED, which
-        clients do not try again (grpc #41785).
+        clients do not try again (grpc #41785). So a time in which the loop was held up, and could not take up who came,
+        is no quiet.
         """
-        loop = asyncio.get_running_loop()
-        while True:
-            last = self._interceptor.last_arrival
-            ends = last + _QUIET_SECONDS if last > since else since + _MOMENT_SECONDS
-            if loop.time() >= ends:
-                return
-            await asyncio.sleep(ends - loop.time())
+        quiet, before = 0.0, time.monotonic()
+        while quiet < (_QUIET_SECONDS if self._interceptor.last_arrival > since else _MOMENT_SECONDS):
+            await asyncio.sleep(_SLICE_SECONDS)
+            now = time.monotonic()
+            seen = self._interceptor.last_arrival > before or self._interceptor.running
+            quiet = 0.0 if seen or now - before > _LATE_SECONDS else quiet + now - before
+            before = now
 
     async def ended(self) -> None:
         """Return when the door has closed, by `stop` or by itself."""

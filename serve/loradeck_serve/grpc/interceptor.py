@@ -1,6 +1,7 @@
 """The one place through which every call comes: who calls and what he may, deadline, message, error to status."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Any
@@ -60,7 +61,7 @@ class DoorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         self._recorder = recorder
         self._curtain = curtain
         self.last_arrival = 0.0
-        """When the last call came, by the loop's clock."""
+        """When the last call came, monotonic. Probes do not count."""
         self._calls = 0
         """Calls of this door that have not ended."""
         self._unread = Unread()
@@ -71,11 +72,12 @@ class DoorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         self, continuation: Callable[[Any], Awaitable[Any]], details: grpc.HandlerCallDetails
     ) -> Any:
         """See grpc.aio.ServerInterceptor."""
-        self.last_arrival = asyncio.get_running_loop().time()
         handler = await continuation(details)
         if handler is None:
             return None
         path, metadata = str(details.method), dict(details.invocation_metadata or ())
+        if not path.startswith(OPEN):
+            self.last_arrival = time.monotonic()
         if handler.request_streaming:
             # Of these there is only reflection, whose handler is a generator over the requests.
             return grpc.stream_stream_rpc_method_handler(
@@ -84,6 +86,11 @@ class DoorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         if handler.response_streaming:
             return grpc.stream_stream_rpc_method_handler(self._run(path, metadata, self._streaming(handler)))
         return grpc.stream_unary_rpc_method_handler(self._run(path, metadata, self._unary(handler)))
+
+    @property
+    def running(self) -> int:
+        """Calls that have not ended, without probes."""
+        return self._calls
 
     @staticmethod
     def _unary(handler: Any) -> Callable[..., Awaitable[Any]]:

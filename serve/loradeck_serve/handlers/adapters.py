@@ -16,13 +16,14 @@ from loradeck_serve.catalog.meaning import Meaning
 from loradeck_serve.catalog.swapper import Swapper
 from loradeck_serve.domain import AdapterView, AliasFlip, Call, Capacity
 from loradeck_serve.engine_handle import EngineHandle
+from loradeck_serve.handlers.dispatch import Gate
 from loradeck_serve.residency.entry import Entry
 from loradeck_serve.residency.events import Events
 from loradeck_serve.residency.manager import ResidencyManager
 
 
 class AdaptersHandler:
-    """Everything behind the admin door."""
+    """Everything behind the admin door. What changes something raises UnavailableError while the server shuts down."""
 
     def __init__(
         self,
@@ -32,6 +33,7 @@ class AdaptersHandler:
         swapper: Swapper,
         events: Events,
         engine: EngineHandle,
+        gate: Gate,
         executor: Executor,
         bytes_per_rank: int,
         cache: Path,
@@ -42,6 +44,7 @@ class AdaptersHandler:
         self._swapper = swapper
         self._events = events
         self._engine = engine
+        self._gate = gate
         self._executor = executor
         self._bytes_per_rank = bytes_per_rank
         self._cache = cache
@@ -60,12 +63,14 @@ class AdaptersHandler:
 
     async def load(self, call: Call, reference: str) -> AdapterView:
         """Load now, all that the reference means. Raises what a load raises."""
+        self._gate.check_staying()
         meaning = await self._meaning(call, reference)
         await self._swapper.load(meaning)
         return self._view_of(meaning)
 
     async def unload(self, call: Call, reference: str) -> AdapterView:
         """Take out after the last running request. Raises PreconditionError (PINNED)."""
+        self._gate.check_staying()
         meaning = await self._meaning(call, reference)
         for digest in meaning.digests:
             await self._residency.unload(digest)
@@ -73,6 +78,7 @@ class AdaptersHandler:
 
     async def pin(self, call: Call, reference: str) -> AdapterView:
         """Load and never evict. Raises ExhaustedError (PINS_FULL) if no place would be left for others."""
+        self._gate.check_staying()
         meaning = await self._meaning(call, reference)
         if len(self._catalog.pinned | meaning.digests) >= self._residency.capacity:
             raise ExhaustedError(
@@ -86,6 +92,7 @@ class AdaptersHandler:
 
     async def unpin(self, call: Call, reference: str) -> AdapterView:
         """End every pin of what the reference means."""
+        self._gate.check_staying()
         meaning = await self._meaning(call, reference)
         self._catalog.unpin(reference, meaning)
         return self._told(meaning)
@@ -97,6 +104,7 @@ class AdaptersHandler:
 
         Raises what the load raises, before anything is written, and ConflictError (ALIAS_MOVED).
         """
+        self._gate.check_staying()
         check_name(name)
         check_alias(alias)
         if not target:

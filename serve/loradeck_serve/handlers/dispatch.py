@@ -33,6 +33,11 @@ class Gate:
             doing = {"STARTING": "starting", "DRAINING": "shutting down"}.get(self.closed, "restarting its engine")
             raise UnavailableError(f"the server is {doing}: try again", reason=self.closed, retry_after=1)
 
+    def check_staying(self) -> None:
+        """Raise UnavailableError while the server shuts down."""
+        if self.closed == "DRAINING":
+            self.check()
+
 
 @dataclass
 class Admitted:
