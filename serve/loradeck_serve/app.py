@@ -317,11 +317,13 @@ class Server:
         await asyncio.wait([hurry, drained], timeout=self._config.drain_seconds, return_when=asyncio.FIRST_COMPLETED)
         if not self._queue.empty:
             _log.warning("requests cut off", extra={"running": self._queue.running, "waiting": self._queue.waiting})
+            stopped = UnavailableError("the server stopped before the answer was whole: try again", reason="DRAINING")
+            for door in (self._inference, self._admin):
+                door.cut_off(stopped)
         for task in (hurry, drained, *background):
             task.cancel()
         await asyncio.gather(hurry, drained, *background, return_exceptions=True)
-        grace = _LAST_WRITES_SECONDS if self._queue.empty else 0.0
-        await asyncio.gather(self._inference.stop(grace), self._admin.stop(grace))
+        await asyncio.gather(self._inference.stop(_LAST_WRITES_SECONDS), self._admin.stop(_LAST_WRITES_SECONDS))
         self._swapper.close()
         await self._residency.close()
         await self._supervisor.stop()

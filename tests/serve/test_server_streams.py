@@ -6,6 +6,7 @@ import time
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from prometheus_client import generate_latest
 
 import loradeck.adapters.v1 as adapters
 import loradeck.inference.v1 as inference
@@ -289,12 +290,19 @@ async def test_stop_waits_no_longer_than_the_bound(start: Start) -> None:
     running.engine.gate.clear()
     call = asyncio.ensure_future(running.inference.Classify(CLASSIFY))
     await busy(running.engine)
+    stream = running.inference.AnswerLong(LONG)
+    streaming = asyncio.ensure_future(failure(stream))
+    await until(lambda: sum(running.engine.running.values()) == 2)
     begin = time.monotonic()
     running.server.stop()
     await asyncio.wait_for(running.task, 10)
     assert time.monotonic() - begin < 8
-    with pytest.raises(grpc.RpcError):
-        await call
+    for failed in (await failure(call), await streaming):
+        assert (failed.code, failed.reason) == ("UNAVAILABLE", "DRAINING")
+        assert failed.metadata["request_id"]
+    text = generate_latest(running.server.metrics.registry).decode()
+    assert 'code="UNAVAILABLE"' in text
+    assert 'code="CANCELLED"' not in text
 
 
 async def test_stop_ends_watches(start: Start) -> None:

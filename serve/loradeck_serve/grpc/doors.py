@@ -9,7 +9,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from loradeck_registry.errors import PreconditionError
+from loradeck_registry.errors import LoradeckError, PreconditionError
 from loradeck_serve.config import Address, Connections
 from loradeck_serve.grpc.interceptor import DoorInterceptor
 from loradeck_serve.grpc.odd_paths import survive_odd_paths
@@ -110,6 +110,10 @@ class Door:
             seen = self._interceptor.last_arrival > before or self._interceptor.running
             quiet = 0.0 if seen or now - before > _LATE_SECONDS else quiet + now - before
             before = now
+
+    def cut_off(self, error: LoradeckError) -> None:
+        """End every running call with `error`."""
+        self._interceptor.cut_off(error)
 
     async def ended(self) -> None:
         """Return when the door has closed, by `stop` or by itself."""

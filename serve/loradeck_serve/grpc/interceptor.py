@@ -64,6 +64,7 @@ class DoorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         """When the last call came, monotonic. Probes do not count."""
         self._calls = 0
         """Calls of this door that have not ended."""
+        self._cuts: set[Callable[[LoradeckError], None]] = set()
         self._unread = Unread()
         self._probes = 0
         """Those of them that anybody may make, apart: they must not take the others' places."""
@@ -91,6 +92,11 @@ class DoorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     def running(self) -> int:
         """Calls that have not ended, without probes."""
         return self._calls
+
+    def cut_off(self, error: LoradeckError) -> None:
+        """End every running call with `error`."""
+        for cut in list(self._cuts):
+            cut(error)
 
     @staticmethod
     def _unary(handler: Any) -> Callable[..., Awaitable[Any]]:
@@ -134,10 +140,12 @@ class DoorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
 
             def cut(error: LoradeckError) -> None:
                 nonlocal ended
-                ended = error
-                task.cancel()
+                if ended is None:
+                    ended = error
+                    task.cancel()
 
             self._count(path, 1)
+            self._cuts.add(cut)
             error: LoradeckError
             unsent: NothingSentError | None = None
             limit = asyncio.timeout(None)
@@ -171,6 +179,7 @@ class DoorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
                 return reply
             finally:
                 self._count(path, -1)
+                self._cuts.discard(cut)
                 self._unread.ended(_proven(call), kept)
                 current_call.reset(token)
             status = rpc_status.to_status(to_status(error, call.request_id, self._curtain))
