@@ -35,7 +35,8 @@ from loradeck_serve.grpc.tls import Certificates
 from loradeck_serve.handlers.adapters import AdaptersHandler
 from loradeck_serve.handlers.answer import AnswerHandler
 from loradeck_serve.handlers.classify import ClassifyHandler
-from loradeck_serve.handlers.dispatch import Dispatcher, Gate
+from loradeck_serve.handlers.dispatch import Dispatcher
+from loradeck_serve.handlers.gate import Gate
 from loradeck_serve.handlers.generate import GenerateHandler
 from loradeck_serve.handlers.generation import Generation
 from loradeck_serve.handlers.targets import Targets
@@ -154,7 +155,7 @@ class Server:
         config, metrics = self._config, self.metrics
         quotas = Quotas(self._limits)
         dispatcher = Dispatcher(
-            self._gate, self._queue, self._residency, self._handle, quotas, self._limits, metrics
+            self._queue, self._residency, self._handle, quotas, self._limits, metrics
         )  # fmt: skip
         generation = Generation(dispatcher, self._limits, metrics)
 
@@ -163,7 +164,8 @@ class Server:
 
         def door(name: Literal["inference", "admin"], address: Address) -> Door:
             recorder = CallRecorder(metrics, self._audit, self._tracer)
-            interceptor = DoorInterceptor(self._limits, self._guard, quotas, recorder, curtain)
+            opened = self._gate.check if name == "inference" else lambda: None
+            interceptor = DoorInterceptor(self._limits, self._guard, quotas, recorder, curtain, opened)
             return Door(
                 name, address, interceptor, config.connections, config.limits.message_bytes,
                 config.limits.max_deadline_seconds, certificates(name),

@@ -270,6 +270,23 @@ async def test_stop_waits_for_a_running_call_of_the_admin_door(start: Start, pat
     assert (await loading).adapter.name == "clf"
 
 
+async def test_stop_lets_a_batch_end_whole_and_refuses_before_it_looks_at_a_request(
+    start: Start, patient: pytest.MonkeyPatch
+) -> None:
+    running = await start(drain_seconds=60, limits={"concurrent": 4})
+    running.engine.gate.clear()
+    texts = [f"text {number}" for number in range(60)]
+    batch = asyncio.ensure_future(
+        running.inference.BatchClassify(inference.BatchClassifyRequest(adapter="clf", texts=texts))
+    )
+    await busy(running.engine)
+    running.server.stop()
+    failed = await failure(running.inference.Classify(inference.ClassifyRequest(adapter="nosuch", text="x")))
+    assert (failed.code, failed.reason) == ("UNAVAILABLE", "DRAINING")
+    running.engine.gate.set()
+    assert len((await batch).results) == len(texts)
+
+
 async def test_engine_that_comes_back_does_not_open_a_stopping_server(
     start: Start, patient: pytest.MonkeyPatch
 ) -> None:

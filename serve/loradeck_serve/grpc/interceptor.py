@@ -53,13 +53,21 @@ class DoorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     """
 
     def __init__(
-        self, limits: Live[Limits], guard: Guard, quotas: Quotas, recorder: CallRecorder, curtain: Curtain
+        self,
+        limits: Live[Limits],
+        guard: Guard,
+        quotas: Quotas,
+        recorder: CallRecorder,
+        curtain: Curtain,
+        opened: Callable[[], None] = lambda: None,
     ) -> None:
+        """`opened` raises UnavailableError while no call may begin, whatever it asks for; a running one goes on."""
         self._limits = limits
         self._guard = guard
         self._quotas = quotas
         self._recorder = recorder
         self._curtain = curtain
+        self._opened = opened
         self.last_arrival = 0.0
         """When the last call came, monotonic. Probes do not count."""
         self._calls = 0
@@ -228,13 +236,16 @@ class DoorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         identity = call.access = self._guard.identify(claimed, metadata, lambda: certificate_names(context))
         call.caller = identity.name
         self._unread.check(_proven(call), self._limits.now.write_stall_seconds)
-        if not self._guard.asks:
-            return
-        identity.check_known()
-        if path.startswith(OURS):
-            identity.check_method(call.method)
-        stack.enter_context(self._guard.watching(identity, cut))
-        await stack.enter_async_context(self._quotas.call(identity))
+        ours = path.startswith(OURS)
+        if self._guard.asks:
+            identity.check_known()
+            if ours:
+                identity.check_method(call.method)
+        if ours:
+            self._opened()
+        if self._guard.asks:
+            stack.enter_context(self._guard.watching(identity, cut))
+            await stack.enter_async_context(self._quotas.call(identity))
 
     def _domain_error(self, raised: Exception, call: Call) -> LoradeckError:
         if isinstance(raised, TimeoutError):

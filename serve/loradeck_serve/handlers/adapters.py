@@ -16,7 +16,7 @@ from loradeck_serve.catalog.meaning import Meaning
 from loradeck_serve.catalog.swapper import Swapper
 from loradeck_serve.domain import AdapterView, AliasFlip, Call, Capacity
 from loradeck_serve.engine_handle import EngineHandle
-from loradeck_serve.handlers.dispatch import Gate
+from loradeck_serve.handlers.gate import Gate
 from loradeck_serve.residency.entry import Entry
 from loradeck_serve.residency.events import Events
 from loradeck_serve.residency.manager import ResidencyManager

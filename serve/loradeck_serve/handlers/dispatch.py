@@ -1,4 +1,4 @@
-"""The way of every request into the engine: gate, queue, residency, turn. And what is known of it afterwards."""
+"""The way of every request into the engine: queue, residency, turn. And what is known of it afterwards."""
 
 import itertools
 from collections.abc import AsyncIterator, Iterator
@@ -19,24 +19,6 @@ from loradeck_serve.observation.metrics import Metrics
 from loradeck_serve.residency.contract import Lease
 from loradeck_serve.residency.manager import ResidencyManager
 from loradeck_serve.tracing.stages import Passage
-
-
-class Gate:
-    """Whether requests are let in. Closed with a reason before the server is ready and while it drains."""
-
-    def __init__(self) -> None:
-        self.closed: str | None = "STARTING"
-
-    def check(self) -> None:
-        """Raise UnavailableError if closed."""
-        if self.closed is not None:
-            doing = {"STARTING": "starting", "DRAINING": "shutting down"}.get(self.closed, "restarting its engine")
-            raise UnavailableError(f"the server is {doing}: try again", reason=self.closed, retry_after=1)
-
-    def check_staying(self) -> None:
-        """Raise UnavailableError while the server shuts down."""
-        if self.closed == "DRAINING":
-            self.check()
 
 
 @dataclass
@@ -69,7 +51,6 @@ class Dispatcher:
 
     def __init__(
         self,
-        gate: Gate,
         queue: AdmissionQueue,
         residency: ResidencyManager,
         engine: EngineHandle,
@@ -77,7 +58,6 @@ class Dispatcher:
         limits: Live[Limits],
         metrics: Metrics,
     ) -> None:
-        self._gate = gate
         self._queue = queue
         self._residency = residency
         self._engine = engine
@@ -110,7 +90,6 @@ class Dispatcher:
     @asynccontextmanager
     async def admit(self, call: Call, target: Target, prompt_tokens: int) -> AsyncIterator[Admitted]:
         """Wait for residency and turn. Raises UnavailableError, ExhaustedError, and whatever the load raises."""
-        self._gate.check()
         self._engine.get()
         await self._quotas.tokens(call.access, prompt_tokens)
         passage = Passage(call.trail, "none" if target.adapter is None else "failed", prompt_tokens)
