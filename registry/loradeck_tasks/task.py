@@ -11,6 +11,8 @@ MAX_ADDED_TOKENS = 64
 """Most tokens that one adapter may add."""
 MAX_LABELS = 128
 """Most labels of one classification task: the engine reports at most this many chosen log-probabilities."""
+MAX_LABEL = 128
+"""Most characters of a label."""
 MAX_TEXT = 200_000
 """Most characters of a template or of a system prompt."""
 MAX_STOPS, MAX_STOP = 32, 256
@@ -44,7 +46,7 @@ class AddedToken(_Strict):
 class Label(_Strict):
     """One class of a classification task."""
 
-    name: Annotated[str, StringConstraints(min_length=1, max_length=128)]
+    name: Annotated[str, StringConstraints(min_length=1, max_length=MAX_LABEL)]
     token: str | None = Field(default=None, description="the added token that stands for it; unset: scored as text")
 
 

@@ -56,8 +56,9 @@ class ServedBase:
             )
         if manifest.base.compatibility != self.identity.compatibility:
             raise PreconditionError(
-                f"{revision} was trained on {manifest.base.reference} ({manifest.base.compatibility[:19]}), this "
-                f"server serves {self.identity.reference} ({self.identity.compatibility[:19]}): start one on that base",
+                f"{revision} was trained on {manifest.base.reference} (compatibility "
+                f"{manifest.base.compatibility[:19]}), this server serves {self.identity.reference} (compatibility "
+                f"{self.identity.compatibility[:19]}): start one on that base",
                 reason="BASE_MISMATCH",
                 field="adapter",
                 metadata={"adapter_base": manifest.base.compatibility, "served_base": self.identity.compatibility},

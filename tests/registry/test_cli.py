@@ -21,6 +21,8 @@ class Command:
 
     def __init__(self, url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
         self.url: str | None = url
+        self.said = ""
+        """Standard error of the last command."""
         self._capsys = capsys
         self._monkeypatch = monkeypatch
 
@@ -36,6 +38,7 @@ class Command:
         except SystemExit as end:
             exited = end.code or 0
         captured = self._capsys.readouterr()
+        self.said = captured.err
         assert exited == code, captured.err
         return captured.err if code else captured.out
 
@@ -174,6 +177,28 @@ def test_pulled_adapter_is_pushed_again_with_its_task(
     assert "--task" in _one_line(run("push", "copy", tmp_path / "out", "--base", f"dir:{tiny_base}", code=1))
 
 
+def test_pulled_adapter_with_changed_files_is_pushed_without_its_task_and_that_is_said(
+    tiny_base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tests.support.tiny import make_tiny_adapter
+
+    run = Command(str(tmp_path / "registry"), capsys, monkeypatch)
+    (tmp_path / "qa.json").write_text(json.dumps({"kind": "short_qa", "template": "{context} {question}"}))
+    run("init")
+    base = ("--base", f"dir:{tiny_base}")
+    run("push", "qa", make_tiny_adapter(tiny_base, tmp_path / "made"), *base, "--task", tmp_path / "qa.json")
+    run("pull", "qa", tmp_path / "out")
+    run("push", "qa", tmp_path / "out", *base)
+    assert "no task" not in run.said
+    config = tmp_path / "out" / "adapter_config.json"
+    config.write_text(config.read_text() + " ")
+    run("push", "qa", tmp_path / "out", *base)
+    assert "qa@3 has no task" in run.said
+    assert "--task" in run.said
+    run("push", "qa", tmp_path / "out", *base, "--task", tmp_path / "qa.json")
+    assert "no task" not in run.said
+
+
 def test_narrow_terminal_breaks_no_word_that_is_copied(
     run: Command, tiny_base: Path, adapter: Path, task: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -184,7 +209,9 @@ def test_narrow_terminal_breaks_no_word_that_is_copied(
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "dumb")
     monkeypatch.setenv("COLUMNS", "80")
-    assert digest in run("show", name)
+    shown = run("show", name)
+    assert digest in shown
+    assert f"compatibility {run.json('show', name)['manifest']['base']['compatibility'][:19]}" in shown
     assert digest[:19] in run("list", name)
     assert name in run("list")
     history = run("history", name, "prod")

@@ -78,11 +78,11 @@ CASES = {
     "nothing to generate from": ("Generate", GENERATE(adapter="free"), BAD, "EMPTY_FIELD", "input"),
     "missing template field": (
         "Generate", GENERATE(adapter="free", fields=fields(what="x")),
-        BAD, "BAD_FIELDS", "fields.topic",
+        BAD, "MISSING_FIELD", "fields.topic",
     ),
     "template field of nobody": (
         "Generate", GENERATE(adapter="free", fields=fields(what="x", topic="y", z="z")),
-        BAD, "BAD_FIELDS", "fields.z",
+        BAD, "UNKNOWN_FIELD", "fields.z",
     ),
     "fields for the base": (
         "Generate", GENERATE(fields=fields(prompt="x")), BAD, "NO_TEMPLATE", "fields",
@@ -101,6 +101,29 @@ async def test_each_bad_request_gets_its_code_reason_and_field(start: Start, dec
     # None of it disturbed the server.
     reply = await running.inference.Classify(CLASSIFY(adapter="clf", text="x"))
     assert reply.provenance.revision == 1
+
+
+@pytest.mark.parametrize(
+    ("adapter", "labels", "said"),
+    [
+        ("", ["Economy", "Health", "Economy"], "holds 'Economy' twice"),
+        ("clf", ["Economy", "Health", "Economy"], "holds 'Economy' twice"),
+        ("", ["Economy", ""], "holds an empty label"),
+        ("", ["Economy", "z" * 129], f"the label '{'z' * 40}'… has 129 characters: give at most 128"),
+        ("", [str(number) for number in range(129)], "holds 129 labels: give at most 128"),
+    ],
+)
+async def test_bad_labels_name_the_label_and_the_rule(start: Start, adapter: str, labels: list[str], said: str) -> None:
+    running = await start()
+    failed = await failure(running.inference.Classify(CLASSIFY(adapter=adapter, text="x", labels=labels)))
+    assert (failed.code, failed.reason, failed.field) == (BAD, "BAD_LABELS", "labels")
+    assert said in failed.message
+
+
+async def test_whole_numbers_are_shown_as_such(start: Start) -> None:
+    running = await start()
+    failed = await failure(running.inference.Generate(GENERATE(prompt="x", sampling=SAMPLING(max_tokens=1_000_000))))
+    assert failed.message.startswith("`sampling.max_tokens` is 1000000: it must be 1 to ")
 
 
 async def test_too_long_prompt_says_both_counts(start: Start) -> None:
@@ -123,6 +146,8 @@ async def test_adapter_of_another_base_is_refused_with_both_digests(start: Start
     assert (failed.code, failed.reason) == ("FAILED_PRECONDITION", "BASE_MISMATCH")
     assert failed.metadata["adapter_base"] == other.base.identity.compatibility
     assert failed.metadata["served_base"] == deck.base.identity.compatibility
+    for base in (other.base, deck.base):
+        assert f"compatibility {base.identity.compatibility[:19]}" in failed.message
 
 
 async def test_rank_over_the_limit_is_refused(start: Start) -> None:
@@ -143,6 +168,9 @@ async def test_damaged_blob_is_refused_and_neighbours_live(start: Start, deck: D
     running = await start()
     failed = await failure(running.inference.AnswerShort(SHORT(adapter="short", question="q", context="c")))
     assert (failed.code, failed.reason) == ("FAILED_PRECONDITION", "DAMAGED")
+    # The object's key, which `registry verify` names too, and not where the registry is.
+    assert f"blobs/sha256/{blob[:2]}/{blob} in the registry does not match" in failed.message
+    assert str(deck.folder) not in failed.message
     assert not running.engine.loads
     assert (await running.inference.Classify(CLASSIFY(adapter="clf", text="x"))).label
 

@@ -84,7 +84,10 @@ def _facts(revision: Revision, aliases: list[str], record: dict[str, Any]) -> It
     yield "aliases", ", ".join(aliases) or "-"
     yield "created", f"{manifest.create_time:%Y-%m-%d %H:%M:%S} by {record.get('author') or '-'}"
     yield "why", str(record.get("reason") or "-")
-    yield "base", f"{manifest.base.reference} ({manifest.base.digest[:19]})"
+    yield (
+        "base",
+        (f"{manifest.base.reference} ({manifest.base.digest[:19]}, compatibility {manifest.base.compatibility[:19]})"),
+    )
     if manifest.lora:
         yield "LoRA", f"rank {manifest.lora.rank}, {manifest.lora.dtype}, on {', '.join(manifest.lora.target_modules)}"
     for key, value in (manifest.task or {}).items():

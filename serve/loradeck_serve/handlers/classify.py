@@ -9,7 +9,7 @@ from loradeck_registry.errors import InvalidError, LoradeckError, PreconditionEr
 from loradeck_serve.config import Limits
 from loradeck_serve.domain import BatchClassifyRequest, Call, ClassifyReply, ClassifyRequest, Scoring, Usage
 from loradeck_serve.handlers.dispatch import Dispatcher
-from loradeck_serve.handlers.fields import check_text
+from loradeck_serve.handlers.fields import check_labels, check_text
 from loradeck_serve.handlers.targets import Target, Targets
 from loradeck_serve.live import Live
 from loradeck_serve.observation.metrics import Metrics
@@ -96,8 +96,7 @@ class ClassifyHandler:
                 reason="UNKNOWN_LABEL",
                 field="labels",
             )
-        if len(set(asked)) != len(asked):
-            raise InvalidError("`labels` holds a label twice", reason="BAD_LABELS", field="labels")
+        check_labels(asked)
         return asked
 
     @staticmethod

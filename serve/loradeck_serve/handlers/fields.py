@@ -1,13 +1,13 @@
 """Checks of request fields that several handlers share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from loradeck_registry.errors import InvalidError
 from loradeck_serve.access.grants import Grants
 from loradeck_serve.config import Limits
 from loradeck_serve.domain import Sampling
 from loradeck_serve.engine.base import GenerateSettings
-from loradeck_tasks.task import Task
+from loradeck_tasks.task import MAX_LABEL, MAX_LABELS, Task
 
 MOST_STOPS = 8
 LONGEST_STOP = 64
@@ -26,6 +26,25 @@ def check_text(value: str, field: str, limits: Limits, required: bool = True) ->
         )
 
 
+def check_labels(labels: Sequence[str]) -> None:
+    """Raise InvalidError (BAD_LABELS), which names the label, for what no task could have as its labels."""
+    if len(labels) > MAX_LABELS:
+        raise _bad_labels(f"`labels` holds {len(labels)} labels: give at most {MAX_LABELS}")
+    seen: set[str] = set()
+    for label in labels:
+        if not label:
+            raise _bad_labels("`labels` holds an empty label: give each one a name")
+        if len(label) > MAX_LABEL:
+            raise _bad_labels(f"the label {label[:40]!r}… has {len(label)} characters: give at most {MAX_LABEL}")
+        if label in seen:
+            raise _bad_labels(f"`labels` holds {label!r} twice: give each label once")
+        seen.add(label)
+
+
+def _bad_labels(message: str) -> InvalidError:
+    return InvalidError(message, reason="BAD_LABELS", field="labels")
+
+
 def check_sampling(sampling: Sampling, limits: Limits, grants: Grants) -> None:
     """Raise InvalidError (OUT_OF_RANGE) for the first setting outside its range."""
     most = grants.most_tokens(limits.max_tokens)
@@ -38,8 +57,9 @@ def check_sampling(sampling: Sampling, limits: Limits, grants: Grants) -> None:
     for name, value, holds, wanted in checks:
         # A NaN holds no comparison, and so is refused with the rest.
         if value is not None and not holds(value):
+            given = str(value) if isinstance(value, int) else f"{value:g}"
             raise InvalidError(
-                f"`sampling.{name}` is {value:g}: it must be {wanted}", reason="OUT_OF_RANGE", field=f"sampling.{name}"
+                f"`sampling.{name}` is {given}: it must be {wanted}", reason="OUT_OF_RANGE", field=f"sampling.{name}"
             )
     if len(sampling.stop) > MOST_STOPS or any(not 1 <= len(stop) <= LONGEST_STOP for stop in sampling.stop):
         raise InvalidError(

@@ -55,11 +55,12 @@ class GenerateHandler:
             )
         wanted, given = set(target.task.fields), set(request.fields)
         if wanted != given:
-            odd = sorted(wanted - given) or sorted(given - wanted)
-            what = "is missing" if wanted - given else "is not in the template"
+            missing = sorted(wanted - given)
+            odd = missing or sorted(given - wanted)
+            what = "is missing" if missing else "is not in the template"
             raise InvalidError(
                 f"`fields.{odd[0][:80]}` {what}; the task takes: {', '.join(target.task.fields) or 'no fields'}",
-                reason="BAD_FIELDS",
+                reason="MISSING_FIELD" if missing else "UNKNOWN_FIELD",
                 field=f"fields.{odd[0][:80]}",
             )
         for name, value in request.fields.items():

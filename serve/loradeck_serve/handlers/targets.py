@@ -8,6 +8,7 @@ from loradeck_registry.registry import Revision
 from loradeck_serve.catalog.catalog import Catalog
 from loradeck_serve.config import BaseTasks
 from loradeck_serve.domain import Call
+from loradeck_serve.handlers.fields import check_labels
 from loradeck_serve.served_base import ServedBase
 from loradeck_tasks.defaults import default_task
 from loradeck_tasks.stored import stored_task
@@ -111,15 +112,9 @@ class Targets:
                 reason="LABELS_REQUIRED",
                 field="labels",
             )
+        check_labels(labels)
         fields = self._base_tasks.classification.model_dump() | {"labels": [{"name": label} for label in labels]}
-        try:
-            return Task.model_validate(fields)
-        except ValueError:
-            raise InvalidError(
-                "`labels` must be at most 128 different names of 1 to 128 characters",
-                reason="BAD_LABELS",
-                field="labels",
-            ) from None
+        return Task.model_validate(fields)
 
     @staticmethod
     def _wrong_task(what: str, has: TaskKind, asked: TaskKind) -> PreconditionError:
