@@ -141,10 +141,10 @@ def generate(message: str | None, file: Path | None, raw: bool, fields: tuple[st
     request: dict[str, Any] = {}
     if fields:
         if message is not None or file is not None or raw:
-            raise click.UsageError("give either --field values, or a message")
+            raise InvalidError("give either --field values, or a message", field="fields")
         pairs = [field.partition("=") for field in fields]
         if bad := [name for name, separator, _ in pairs if not separator or not name]:
-            raise click.UsageError(f"--field takes NAME=TEXT, not {bad[0]!r}")
+            raise InvalidError(f"--field takes NAME=TEXT, not {bad[0]!r}", field="fields")
         request["fields"] = {name: value for name, _, value in pairs}
     else:
         request["prompt" if raw else "message"] = _text(message, file, "MESSAGE")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from loradeck_cli.systemd import notify_systemd
+from loradeck_registry.errors import InvalidError
 
 if TYPE_CHECKING:
     from loradeck_serve.app import Server
@@ -93,11 +94,11 @@ def command(
     for setting in settings:
         key, separator, value = setting.partition("=")
         if not separator or not key:
-            raise click.UsageError(f"--set takes KEY=VALUE, not {setting!r}")
+            raise InvalidError(f"--set takes KEY=VALUE, not {setting!r}", field="set")
         try:
             overrides[key] = yaml.safe_load(value)
         except yaml.YAMLError as error:
-            raise click.UsageError(f"--set {key}: the value is not YAML") from error
+            raise InvalidError(f"--set {key}: the value is not YAML", field="set") from error
     config = load_config(config_path, overrides)
 
     from loradeck_serve.logs import set_up_logs

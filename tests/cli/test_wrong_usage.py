@@ -43,6 +43,24 @@ def test_file_that_is_no_text_is_one_line_and_a_failure(tmp_path: Path) -> None:
     assert line == f"error: {path} is not UTF-8 text: convert it first"
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["serve"], "server configuration: `base` is required (--base)"),
+        (["serve", "--config", "no.yaml"], "cannot read the configuration no.yaml: No such file or directory"),
+        (["serve", "--base", "pocket:base", "--set", "slots"], "--set takes KEY=VALUE, not 'slots'"),
+        (["serve", "--base", "pocket:base", "--set", "slots=["], "--set slots: the value is not YAML"),
+        (["query", "generate", "--field", "a"], "--field takes NAME=TEXT, not 'a'"),
+        (["query", "generate", "Hello", "--field", "a=b"], "give either --field values, or a message"),
+    ],
+)
+def test_a_wrong_setting_is_one_line(arguments: list[str], said: str) -> None:
+    done = run(*arguments)
+    assert done.returncode == 2
+    (line,) = done.stderr.strip().splitlines()
+    assert line == f"error: {said}"
+
+
 @pytest.mark.parametrize("options", [["--wait", "nan"], ["--timeout", "nan"], ["--timeout", "-1"], ["--wait", "-1"]])
 def test_a_time_that_never_comes_is_refused(options: list[str]) -> None:
     done = run("health", "--server", "127.0.0.1:1", *options)

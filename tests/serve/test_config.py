@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from loradeck_registry.errors import InvalidError, NotFoundError
+from loradeck_registry.errors import InvalidError
 from loradeck_serve.config import Address, ServerConfig, load_config
 
 
@@ -55,7 +55,7 @@ def test_engine_map_takes_any_option() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({}, "`base` is required"),
+        ({}, "`base` is required (--base)"),
         ({"base": "dir:x", "slot": 3}, "unknown key `slot` (did you mean `slots`?)"),
         ({"base": "dir:x", "limits.queu": 3}, "unknown key `limits.queu` (did you mean `queue`?)"),
         ({"base": "dir:x", "slots": 9, "host_adapters": 3}, "`host_adapters` (3) must be at least `slots` (9)"),
@@ -97,7 +97,7 @@ def test_broken_variable_is_named() -> None:
 
 
 def test_missing_and_broken_files_are_named(tmp_path: Path) -> None:
-    with pytest.raises(NotFoundError, match=r"nothing\.yaml"):
+    with pytest.raises(InvalidError, match=r"nothing\.yaml"):
         load_config(tmp_path / "nothing.yaml", {}, {})
     broken = tmp_path / "broken.yaml"
     broken.write_text("base: [")

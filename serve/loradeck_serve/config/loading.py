@@ -9,7 +9,7 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from loradeck_registry.errors import InvalidError, NotFoundError
+from loradeck_registry.errors import InvalidError
 from loradeck_serve.config.address import as_door
 from loradeck_serve.config.server import DOORS, ServerConfig
 
@@ -19,13 +19,13 @@ ENVIRONMENT_PREFIX = "LORADECK_SERVE_"
 def load_config(
     path: Path | None, overrides: Mapping[str, Any], environment: Mapping[str, str] | None = None
 ) -> ServerConfig:
-    """Merge file, environment and `overrides` (None is ignored). Raises InvalidError or NotFoundError, one line."""
+    """Merge file, environment and `overrides` (None is ignored). Raises InvalidError, one line."""
     merged: dict[str, Any] = {}
     if path is not None:
         try:
             content = yaml.safe_load(path.read_text(encoding="utf-8"))
         except OSError as error:
-            raise NotFoundError(f"cannot read the configuration {path}: {error.strerror}", field="config") from None
+            raise InvalidError(f"cannot read the configuration {path}: {error.strerror}", field="config") from None
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise InvalidError(f"{path} is not YAML: {' '.join(str(error).split())}", field="config") from None
         if content is not None and not isinstance(content, dict):
@@ -41,6 +41,8 @@ def load_config(
     for name, value in overrides.items():
         if value is not None:
             _set(merged, name.split("."), value)
+    if merged.get("base") is None:
+        raise InvalidError("server configuration: `base` is required (--base)", reason="BAD_CONFIG", field="config")
     try:
         return ServerConfig.model_validate(merged)
     except ValidationError as error:
