@@ -111,7 +111,8 @@ def _encode_value(tokenizer: HuggingFaceTokenizer, control: Control, text: str) 
 
 
 def _encode(tokenizer: HuggingFaceTokenizer, text: str) -> list[int]:
-    return list(tokenizer.encode(text, add_special_tokens=False)) if text else []
+    # Not verbose: lengths are checked in training and in serving, and callers could fill a log with warnings.
+    return list(tokenizer.encode(text, add_special_tokens=False, verbose=False)) if text else []
 
 
 def _controls_in(control: Control, tokenizer: HuggingFaceTokenizer, ids: Sequence[int]) -> list[int]:

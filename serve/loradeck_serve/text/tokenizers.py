@@ -72,7 +72,10 @@ class Tokenizers:
     async def encode(self, task: Task, text: str, special: bool) -> Rendered:
         """A text as it is; `special` adds what the tokenizer puts around a text by itself."""
         return await self._rendered(
-            task, len(text), lambda tokenizer: [int(i) for i in tokenizer.encode(text, add_special_tokens=special)]
+            task,
+            len(text),
+            # Not verbose: of a text that is too long the caller is told, not the log.
+            lambda tokenizer: [int(i) for i in tokenizer.encode(text, add_special_tokens=special, verbose=False)],
         )
 
     async def render_labelled(
