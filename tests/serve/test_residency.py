@@ -88,6 +88,7 @@ class Notes:
 
     def __init__(self) -> None:
         self.evictions: list[str] = []
+        self.refusals: list[tuple[str, str]] = []
         self.states: list[tuple[str, State]] = []
 
     def changed(self, entry: Entry) -> None:
@@ -95,6 +96,9 @@ class Notes:
 
     def loaded(self, entry: Entry, tier: Residency, seconds: float) -> None:
         assert seconds >= 0
+
+    def refused(self, entry: Entry, reason: str) -> None:
+        self.refusals.append((entry.revision.name, reason))
 
     def evicted(self, entry: Entry) -> None:
         self.evictions.append(entry.revision.name)
@@ -178,6 +182,11 @@ async def test_no_room_for_too_long_is_exhausted_with_a_retry_time() -> None:
         await rig.use(2)
     assert raised.value.reason == "NO_HOST_ROOM"
     assert raised.value.retry_after
+    # Want of room is no state of the revision, and is counted all the same.
+    entry = rig.manager.find(revision(2).digest)
+    assert entry is not None
+    assert (entry.state, entry.view((), pinned=False).error_reason) == (State.CACHED, "")
+    assert rig.notes.refusals == [("a2", "NO_HOST_ROOM")]
     done.set()
     await first
     assert await rig.use(2) is Residency.COLD

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from loradeck_serve.domain import AdapterView, AliasFlip, Residency
 from loradeck_serve.observation.metrics import Metrics
-from loradeck_serve.residency.entry import Entry, State
+from loradeck_serve.residency.entry import Entry
 from loradeck_serve.residency.events import Events
 
 
@@ -18,8 +18,6 @@ class AdapterObserver:
 
     def changed(self, entry: Entry) -> None:
         """A state changed."""
-        if entry.state is State.FAILED and entry.failure is not None:
-            self._metrics.load_failures.labels(self._label(entry), entry.failure.reason).inc()
         if self._events.watched:
             self._events.state(self._view(entry))
 
@@ -27,6 +25,10 @@ class AdapterObserver:
         """A load ended well: the engine gives the adapter a slot as well."""
         self._metrics.swaps.labels(self._label(entry)).inc()
         self._metrics.load_seconds.labels(self._label(entry), tier.value).observe(seconds)
+
+    def refused(self, entry: Entry, reason: str) -> None:
+        """A load ended with an error."""
+        self._metrics.load_failures.labels(self._label(entry), reason).inc()
 
     def evicted(self, entry: Entry) -> None:
         """A revision made way for another one."""

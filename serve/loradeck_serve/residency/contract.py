@@ -39,6 +39,9 @@ class Observer(Protocol):
     def loaded(self, entry: Entry, tier: Residency, seconds: float) -> None:
         """A load ended well."""
 
+    def refused(self, entry: Entry, reason: str) -> None:
+        """A load ended with an error."""
+
     def evicted(self, entry: Entry) -> None:
         """A revision made way for another one."""
 

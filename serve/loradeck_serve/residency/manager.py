@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Iterable
 from contextlib import asynccontextmanager, suppress
 
-from loradeck_registry.errors import LoradeckError, PreconditionError, UnavailableError
+from loradeck_registry.errors import ExhaustedError, LoradeckError, PreconditionError, UnavailableError
 from loradeck_registry.registry import Revision
 from loradeck_serve.domain import Residency
 from loradeck_serve.residency.choosing import forgettable, least_needed
@@ -195,8 +195,11 @@ class ResidencyManager:
             if reserved:
                 self._places.give_back(revision.digest)
             entry.load = None
+            # Want of room is no state of the revision: its files are here and whole.
+            no_room = isinstance(error, ExhaustedError)
             if isinstance(error, LoradeckError):
-                entry.failure, entry.failure_time = error, time.monotonic()
+                entry.failure, entry.failure_time = None if no_room else error, time.monotonic()
+                self._observer.refused(entry, error.reason)
                 _log.warning(
                     "load refused",
                     extra={
@@ -207,7 +210,7 @@ class ResidencyManager:
                         "error": error.message,
                     },
                 )
-            self._set(entry, State.FAILED if isinstance(error, Exception) else State.CACHED)
+            self._set(entry, State.FAILED if isinstance(error, Exception) and not no_room else State.CACHED)
             self._loader.released(revision)
             raise
         entry.load = None
