@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -49,7 +50,7 @@ LABELS = {
 
 
 async def scrape(running: Running) -> dict[str, Metric]:
-    """Families of the server's metrics, without the `_created` times that the client library adds."""
+    """Families of the server's metrics."""
     url = f"http://{running.server.addresses.metrics}/metrics"
 
     def read() -> str:
@@ -58,7 +59,7 @@ async def scrape(running: Running) -> dict[str, Metric]:
             return text
 
     families = text_string_to_metric_families(await asyncio.to_thread(read))
-    return {f.name: f for f in families if not f.name.endswith("_created")}
+    return {f.name: f for f in families}
 
 
 def value(family: Metric, sample: str, **labels: str) -> float:
@@ -128,11 +129,26 @@ async def test_names_follow_the_conventions_of_prometheus(start: Start) -> None:
     for name, family in (await scrape(running)).items():
         assert re.fullmatch(r"loradeck_[a-z][a-z0-9_]*", name), name
         # Base units only, and a counter says so (the parser takes `_total` off).
-        assert not re.search(r"_(ms|milliseconds|minutes|kb|mb|percent|total)$", name), name
+        assert not re.search(r"_(ms|milliseconds|minutes|kb|mb|percent|total|created)$", name), name
         if family.type == "histogram":
             assert name.endswith("_seconds"), name
         if family.type == "counter":
-            assert all(s.name.endswith(("_total", "_created")) for s in family.samples), name
+            assert all(s.name.endswith("_total") for s in family.samples), name
+
+
+async def test_there_is_nothing_but_metrics_at_the_door(start: Start) -> None:
+    running = await start()
+
+    def status(path: str) -> int:
+        try:
+            with urllib.request.urlopen(f"http://{running.server.addresses.metrics}{path}", timeout=10) as reply:
+                return int(reply.status)
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code
+
+    found = {path: await asyncio.to_thread(status, path) for path in ("/metrics", "/metrics?name[]=x", "/nope", "/")}
+    assert found == {"/metrics": 200, "/metrics?name[]=x": 200, "/nope": 404, "/": 404}
 
 
 def test_adapter_names_beyond_the_bound_share_one_label() -> None:

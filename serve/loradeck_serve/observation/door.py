@@ -2,10 +2,12 @@
 
 import socket
 import threading
+from collections.abc import Iterable
 from contextlib import suppress
 from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from prometheus_client import make_wsgi_app
 
@@ -66,6 +68,18 @@ class _Server(ThreadingMixIn, WSGIServer):
         """A connection that broke is the scraper's affair."""
 
 
+def _only_metrics(metrics: WSGIApplication) -> WSGIApplication:
+    """The client library's page under `/metrics`, and 404 elsewhere, where the library would show it as well."""
+
+    def page(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if environ.get("PATH_INFO", "").rstrip("/") == "/metrics":
+            return metrics(environ, start_response)
+        start_response("404 Not Found", [("Content-Type", "text/plain; charset=utf-8")])
+        return [b"metrics are at /metrics\n"]
+
+    return page
+
+
 class MetricsDoor:
     """An HTTP server in a thread. Raises PreconditionError (PORT_IN_USE) when it cannot listen."""
 
@@ -80,7 +94,7 @@ class MetricsDoor:
                 field="metrics",
             ) from None
         self._server.certificates = certificates
-        self._server.set_app(make_wsgi_app(metrics.registry))
+        self._server.set_app(_only_metrics(make_wsgi_app(metrics.registry)))
         self._thread = threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True)
         self._thread.start()
         self.address = Address(host=address.host, port=self._server.server_port)

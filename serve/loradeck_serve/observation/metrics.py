@@ -2,7 +2,7 @@
 
 from importlib.metadata import PackageNotFoundError, version
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, disable_created_metrics
 
 from loradeck_serve.domain import Residency
 
@@ -18,6 +18,8 @@ class Metrics:
     """All metrics of one server, in a collector registry of its own."""
 
     def __init__(self) -> None:
+        # For the whole process: a family of times beside each counter and histogram, which nobody asks for.
+        disable_created_metrics()
         self.registry = registry = CollectorRegistry()
         self._names: set[str] = set()
 
