@@ -96,7 +96,7 @@ def revoke(identifier: str, path: Path, json_path: str | None) -> None:
     from loradeck_serve.access.keys import KeyFile, utc_now
 
     now = utc_now()
-    with KeyFile(path).changing() as file:
+    with KeyFile(path).changing(must_exist=True) as file:
         keys = file.existing().revoke(identifier, now)
         file.write(keys)
     record = keys.find(identifier)
@@ -121,7 +121,7 @@ def rotate(identifier: str, overlap: timedelta, out: Path | None, path: Path, js
     from loradeck_serve.access.keys import KeyFile, utc_now
 
     now = utc_now()
-    with KeyFile(path).changing() as file:
+    with KeyFile(path).changing(must_exist=True) as file:
         keys, record, key = file.existing().rotate(identifier, now, now + overlap)
         _hand_out(key, record, out, json_path, lambda: file.write(keys))
         old = keys.find(identifier)

@@ -147,8 +147,13 @@ class KeyFile:
         return Keys.read(self._path)
 
     @contextmanager
-    def changing(self) -> Iterator["KeyFile"]:
-        """Keep other writers out. Raises UnavailableError (LOCKED), PreconditionError if it cannot write."""
+    def changing(self, must_exist: bool = False) -> Iterator["KeyFile"]:
+        """Keep other writers out. Raises UnavailableError (LOCKED), PreconditionError if it cannot write.
+
+        With `must_exist` it raises what `Keys.read` raises too, before the lock makes a file or a folder.
+        """
+        if must_exist:
+            self.existing()
         lock = FileLock(f"{self._path}.lock", timeout=_LOCK_SECONDS)
         try:
             lock.acquire()

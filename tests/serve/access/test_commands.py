@@ -81,8 +81,10 @@ async def test_keys_are_made_shown_rotated_and_revoked(tmp_path: Path) -> None:
     assert (await run("keys", "add", "web", "--expires", "0d", *file)).exit_code == 2
     assert len(await states()) == 2
     for command in ("revoke", "rotate"):
-        missing = await run("keys", command, made["id"], "--file", tmp_path / "absent.json")
-        assert "absent.json" in str(missing.exception)
+        missing = await run("keys", command, made["id"], "--file", tmp_path / "no-folder" / "absent.json")
+        assert isinstance(missing.exception, NotFoundError)
+        assert "absent.json" in missing.exception.message
+    assert not (tmp_path / "no-folder").exists()
 
 
 async def test_writers_at_once_lose_no_key(tmp_path: Path) -> None:
