@@ -18,7 +18,7 @@ class FakeEngine:
     def __init__(
         self, *, slots: int = 2, host_adapters: int = 4, max_model_len: int = 512, step_seconds: float = 0.0
     ) -> None:
-        self.info = EngineInfo("fake", max_model_len, 384, slots, host_adapters, 16, "float32", 4096)
+        self.info = EngineInfo("fake", max_model_len, 384, slots, host_adapters, 16 if slots else 0, "float32", 4096)
         self.step_seconds = step_seconds
         self.tokens: tuple[int, ...] = tuple(range(40, 50))
         self.loaded: dict[str, EngineAdapter] = {}

@@ -175,6 +175,9 @@ def _show(adapter: Adapter, json_path: str | None) -> None:
 
 
 def _fits(found: Capacity, rank: int) -> None:
+    if not found.max_rank:
+        line("this server serves its base alone, and no adapters: it has no registry, or no slots")
+        return
     click.echo(f"slots          {found.slots_used} of {found.slots} used")
     click.echo(f"host memory    {found.host_adapters_used} of {found.host_adapters} adapters")
     click.echo(f"largest rank   {found.max_rank}")
@@ -186,6 +189,9 @@ def _table(adapters: Sequence[Adapter]) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    if not adapters:
+        line("no adapters: those that were asked for, loaded or pinned here are listed")
+        return
     table = Table("adapter", "aliases", "task", "rank", "size", "state", "running", "load", "digest")
     for adapter in adapters:
         table.add_row(
