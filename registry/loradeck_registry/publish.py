@@ -73,14 +73,18 @@ def push_folder(
 
 
 def pulled_manifest(folder: Path) -> Manifest | None:
-    """The manifest that `registry pull` left in a folder, if the folder's files are still those of the manifest."""
+    """The manifest that `registry pull` left in a folder, None if there is none."""
     try:
-        manifest = parse_manifest((folder / "manifest.json").read_bytes(), folder.name)
+        return parse_manifest((folder / "manifest.json").read_bytes(), folder.name)
     except (OSError, LoradeckError):
         return None
+
+
+def is_unchanged(folder: Path, manifest: Manifest) -> bool:
+    """Whether the files of a pulled folder are still those of its manifest."""
     files = {path: source for path, source in folder_files(folder).items() if path != "manifest.json"}
     same = {path: sha256_of(source) for path, source in files.items()}
-    return manifest if same == {file.path: file.sha256 for file in manifest.files} else None
+    return same == {file.path: file.sha256 for file in manifest.files}
 
 
 def read_json_file(path: Path, what: str) -> dict[str, Any]:

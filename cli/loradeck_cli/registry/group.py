@@ -59,7 +59,7 @@ def add_base(url: str, json_path: str | None, name: str, source: str, reserve_to
     "--task",
     "task_path",
     type=click.Path(path_type=Path),
-    help="The task, as a JSON file [default: that of the revision the folder was pulled from].",
+    help="The task, as a JSON file [default: for a pulled folder whose files are unchanged, that of its revision].",
 )
 @click.option("--alias", help="Alias to point at the new revision.")
 @click.option("--who", "author", help="Who publishes it.")
@@ -83,7 +83,7 @@ def push(
     With --sign-key it is signed before the alias moves. LORADECK_SIGN_PASSWORD unlocks the key.
     """
     from loradeck_registry.bases.resolve import resolve_base
-    from loradeck_registry.publish import pulled_manifest, push_folder, read_json_file
+    from loradeck_registry.publish import is_unchanged, pulled_manifest, push_folder, read_json_file
     from loradeck_registry.signing import check_key
 
     registry = Registry.open(url)
@@ -92,8 +92,12 @@ def push(
         check_key(sign_key, password)
     task = None if task_path is None else checked_task(read_json_file(task_path, "task"))
     pulled = pulled_manifest(folder) if task is None else None
+    task_lost = False
     if pulled is not None:
-        task, settings["probe"] = pulled.task, pulled.probe
+        if is_unchanged(folder, pulled):
+            task, settings["probe"] = pulled.task, pulled.probe
+        else:
+            task_lost = pulled.task is not None
     with output.transfer(f"pushing {folder}") as told:
         resolved = resolve_base(base, registry)
         first = None if sign_key else alias
@@ -103,6 +107,12 @@ def push(
             if alias is not None:
                 why = settings["reason"] or "published"
                 registry.move_alias(name, alias, str(revision.number), who=settings["author"] or "", why=why)
+    if task_lost:
+        click.echo(
+            f"{revision} has no task, as the files of {folder} are not those that were pulled: push with --task to "
+            "give it one",
+            err=True,
+        )
     output.emit(output.revision_json(revision), json_path, lambda: tables.pushed(revision))
 
 
