@@ -19,7 +19,7 @@ class Metrics:
 
     def __init__(self) -> None:
         # For the whole process: a family of times beside each counter and histogram, which nobody asks for.
-        disable_created_metrics()
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = registry = CollectorRegistry()
         self._names: set[str] = set()
 
