@@ -1,5 +1,6 @@
 """Clients of the admin door: what a server holds, and where aliases point. Sync and asyncio."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -58,7 +59,7 @@ class AdminClient:
         self._caller = Caller(
             Settings(target, timeout, retry or RetryPolicy(), caller, access or Access()), adapters.AdapterServiceStub
         )
-        self._stub = _only(self._caller.endpoints).connection.stub
+        self._endpoint = _only(self._caller.endpoints)
 
     def list(self) -> list[Adapter]:
         """Every adapter revision that the server knows."""
@@ -103,12 +104,14 @@ class AdminClient:
     def watch(self, names: Iterable[str] = ()) -> Iterator[Adapter | AliasFlip]:
         """The present state, then every change, until the server stops or the iterator is closed."""
         request = adapters.WatchAdaptersRequest(names=names)
-        call = self._stub.WatchAdapters(request, metadata=self._caller.settings.metadata(None))
+        call = self._caller.start(
+            self._endpoint, "WatchAdapters", request, metadata=self._caller.settings.metadata(None)
+        )
         try:
             for message in call:
                 yield convert.watch_event(message)
         except grpc.RpcError as error:
-            raise self._caller.failure(error, self._caller.endpoints.all[0].target) from None
+            raise self._caller.failure(error, self._endpoint.target) from None
         finally:
             call.cancel()
 
@@ -148,7 +151,7 @@ class AsyncAdminClient:
         self._caller = AsyncCaller(
             Settings(target, timeout, retry or RetryPolicy(), caller, access or Access()), adapters.AdapterServiceStub
         )
-        self._stub = _only(self._caller.endpoints).connection.stub
+        self._endpoint = _only(self._caller.endpoints)
 
     async def list(self) -> list[Adapter]:
         """Every adapter revision that the server knows."""
@@ -193,12 +196,16 @@ class AsyncAdminClient:
     async def watch(self, names: Iterable[str] = ()) -> AsyncIterator[Adapter | AliasFlip]:
         """The present state, then every change, until the server stops or the iterator is closed."""
         request = adapters.WatchAdaptersRequest(names=names)
-        call = self._stub.WatchAdapters(request, metadata=self._caller.settings.metadata(None))
+        start = self._caller.method(self._endpoint, "WatchAdapters")
+        call = start(request, metadata=self._caller.settings.metadata(None))
         try:
             async for message in call:
                 yield convert.watch_event(message)
         except grpc.RpcError as error:
-            raise self._caller.failure(error, self._caller.endpoints.all[0].target) from None
+            raise self._caller.failure(error, self._endpoint.target) from None
+        except asyncio.CancelledError:
+            self._caller.check_closed()
+            raise
         finally:
             call.cancel()
 

@@ -14,7 +14,7 @@ from loradeck_client import convert
 from loradeck_client.access import Access
 from loradeck_client.attempts import Attempts
 from loradeck_client.channel import DEFAULT_TIMEOUT, Settings, adapter_name, open_async, remaining
-from loradeck_client.endpoints import Endpoints
+from loradeck_client.endpoints import Endpoint, Endpoints
 from loradeck_client.errors import LoradeckError, ServerError, client_closed, from_rpc_error
 from loradeck_client.results import Answer, Chunk, Classification, Sampling
 from loradeck_client.retry import RetryPolicy
@@ -55,7 +55,7 @@ class AsyncCaller:
         metadata = self.settings.metadata(request_id, adapter)
         attempts = self.attempts(adapter, deadline)
         while True:
-            call = self.method(attempts, method)
+            call = self.method(attempts.endpoint, method)
             try:
                 reply = await call(request, timeout=remaining(deadline), metadata=metadata)
             except grpc.RpcError as error:
@@ -74,11 +74,11 @@ class AsyncCaller:
         """The tries of one request."""
         return Attempts(self.endpoints, self.settings.retry, adapter, deadline)
 
-    def method(self, attempts: Attempts[AsyncConnection], name: str) -> Any:
-        """A method of the server whose turn it is. Raises ServerError (CLIENT_CLOSED)."""
+    def method(self, endpoint: Endpoint[AsyncConnection], name: str) -> Any:
+        """A method of a server. Raises ServerError (CLIENT_CLOSED)."""
         if self.endpoints.closed:
             raise client_closed()
-        return getattr(attempts.endpoint.connection.stub, name)
+        return getattr(endpoint.connection.stub, name)
 
     def failure(self, error: grpc.RpcError, target: str) -> LoradeckError:
         """The error of a call to one server."""
@@ -155,7 +155,7 @@ class AsyncTextStream:
         attempts = self._caller.attempts(self._adapter, self._deadline)
         while not self._cancelled.is_set():
             begun = False
-            start = self._caller.method(attempts, self._method)
+            start = self._caller.method(attempts.endpoint, self._method)
             self._call = start(self._request, timeout=remaining(self._deadline), metadata=self._metadata)
             try:
                 async for message in self._call:
@@ -184,8 +184,9 @@ class AsyncTextStream:
                 raise
             if begun:
                 raise raised
+            seconds = attempts.failed(raised)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._cancelled.wait(), attempts.failed(raised))
+                await asyncio.wait_for(self._cancelled.wait(), seconds)
 
 
 class AsyncClient:

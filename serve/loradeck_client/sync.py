@@ -14,7 +14,7 @@ from loradeck_client import convert
 from loradeck_client.access import Access
 from loradeck_client.attempts import Attempts
 from loradeck_client.channel import DEFAULT_TIMEOUT, Settings, adapter_name, open_sync, remaining
-from loradeck_client.endpoints import Endpoints
+from loradeck_client.endpoints import Endpoint, Endpoints
 from loradeck_client.errors import LoradeckError, ServerError, client_closed, from_rpc_error
 from loradeck_client.results import Answer, Chunk, Classification, Sampling
 from loradeck_client.retry import RetryPolicy
@@ -57,9 +57,8 @@ class Caller:
         metadata = self.settings.metadata(request_id, adapter)
         attempts = self.attempts(adapter, deadline)
         while True:
-            call = self.method(attempts, method)
             try:
-                reply = call(request, timeout=remaining(deadline), metadata=metadata)
+                reply = self.start(attempts.endpoint, method, request, timeout=remaining(deadline), metadata=metadata)
             except grpc.RpcError as error:
                 raised = self.failure(error, attempts.endpoint.target)
             else:
@@ -73,11 +72,15 @@ class Caller:
         """The tries of one request."""
         return Attempts(self.endpoints, self.settings.retry, adapter, deadline)
 
-    def method(self, attempts: Attempts[Connection], name: str) -> Any:
-        """A method of the server whose turn it is. Raises ServerError (CLIENT_CLOSED)."""
-        if self.endpoints.closed:
-            raise client_closed()
-        return getattr(attempts.endpoint.connection.stub, name)
+    def start(self, endpoint: Endpoint[Connection], name: str, request: Any, **settings: Any) -> Any:
+        """Call a method of a server. Raises ServerError (CLIENT_CLOSED), and grpc.RpcError."""
+        try:
+            return getattr(endpoint.connection.stub, name)(request, **settings)
+        except ValueError:
+            # What gRPC raises for a channel that is closed, which another thread may have done just now.
+            if self.endpoints.closed:
+                raise client_closed() from None
+            raise
 
     def failure(self, error: grpc.RpcError, target: str) -> LoradeckError:
         """The error of a call to one server."""
@@ -143,8 +146,10 @@ class TextStream:
         attempts = self._caller.attempts(self._adapter, self._deadline)
         while not self._cancelled.is_set():
             begun = False
-            start = self._caller.method(attempts, self._method)
-            self._call = start(self._request, timeout=remaining(self._deadline), metadata=self._metadata)
+            self._call = self._caller.start(
+                attempts.endpoint, self._method, self._request, timeout=remaining(self._deadline),
+                metadata=self._metadata,
+            )  # fmt: skip
             if self._cancelled.is_set():
                 # In another thread, which has found the call of the try before.
                 self._call.cancel()

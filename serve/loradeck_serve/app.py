@@ -62,7 +62,9 @@ _LAST_WRITES_SECONDS = 2.0
 """What replies that are ready get to reach their callers once no request is left."""
 
 _TURNING_SECONDS = 2.0
-"""Once no request is left, callers who still come get so long, at most, to turn to another server."""
+"""Once no call is left, callers who still come get so long, at most, to turn to another server."""
+
+_LOOK_SECONDS = 0.01
 
 
 @dataclass(frozen=True)
@@ -296,16 +298,23 @@ class Server:
         await self._inference.set_serving(closed is None)
         await self._admin.set_serving(closed is None)
 
+    @property
+    def _running(self) -> int:
+        """Calls that were let in and have not ended, queued ones included."""
+        return self._inference.running + self._admin.running
+
     async def _drained(self, since: float) -> None:
-        """Return when no request is left, and callers have turned away or had the time to."""
-        await self._queue.wait_empty()
-        try:
-            async with asyncio.timeout(_TURNING_SECONDS):
-                await asyncio.gather(self._inference.quiet(since), self._admin.quiet(since))
-        except TimeoutError:
-            pass
-        # Some may have been on their way there when the doors were shut to new ones.
-        await self._queue.wait_empty()
+        """Return when no call is left, and callers have turned away or had the time to."""
+        await self._no_call()
+        await asyncio.gather(self._inference.quiet(since, _TURNING_SECONDS), self._admin.quiet(since, _TURNING_SECONDS))
+        # The admin door still shows things to who asks.
+        await self._no_call()
+
+    async def _no_call(self) -> None:
+        while True:
+            if not self._running:
+                return
+            await asyncio.sleep(_LOOK_SECONDS)
 
     async def _shut_down(self, background: list[asyncio.Task[None]]) -> None:
         """Health first, then running requests and callers who still come, then the doors, then the engine."""
@@ -317,11 +326,14 @@ class Server:
         hurry = asyncio.create_task(self._hurry.wait())
         drained = asyncio.create_task(self._drained(began))
         await asyncio.wait([hurry, drained], timeout=self._config.drain_seconds, return_when=asyncio.FIRST_COMPLETED)
-        if not self._queue.empty:
-            _log.warning("requests cut off", extra={"running": self._queue.running, "waiting": self._queue.waiting})
-            stopped = UnavailableError("the server stopped before the answer was whole: try again", reason="DRAINING")
-            for door in (self._inference, self._admin):
-                door.cut_off(stopped)
+        if self._running:
+            facts = {"running": self._queue.running, "waiting": self._queue.waiting, "calls": self._running}
+            _log.warning("requests cut off", extra=facts)
+            what = "the server stopped before the call was done"
+            for door, advice in (
+                (self._inference, "try again"), (self._admin, "it may have been carried out or not, so look first"),
+            ):  # fmt: skip
+                door.cut_off(UnavailableError(f"{what}: {advice}", reason="DRAINING", retry_after=1))
         for task in (hurry, drained, *background):
             task.cancel()
         await asyncio.gather(hurry, drained, *background, return_exceptions=True)

@@ -1,5 +1,6 @@
 """A server that answers from a script, behind a real port."""
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -129,6 +130,14 @@ class Adapters(adapters.AdapterServiceServicer):
 
     def ListAdapters(self, request: Any, context: Any) -> Any:
         return self.script.next("ListAdapters", request, context)
+
+    def WatchAdapters(self, request: Any, context: Any) -> Iterator[Any]:
+        """Says nothing, and ends with its call."""
+        ended = threading.Event()
+        context.add_callback(ended.set)
+        self.script.calls.append(("WatchAdapters", request, {}))
+        ended.wait(100)
+        yield from ()
 
     def MoveAlias(self, request: Any, context: Any) -> Any:
         answer = self.script.next("MoveAlias", request, context)

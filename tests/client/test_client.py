@@ -1,10 +1,12 @@
 """The client: typed results and errors, retries, deadlines, streams; sync and asyncio alike."""
 
 import asyncio
+import gc
 import subprocess
 import sys
 import threading
 import time
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
@@ -15,6 +17,7 @@ import loradeck.adapters.v1 as adapters
 import loradeck.inference.v1 as inference
 from loradeck_client import (
     AdminClient,
+    AsyncAdminClient,
     AsyncClient,
     Client,
     ConflictError,
@@ -51,6 +54,7 @@ CLASSIFIED = inference.ClassifyResponse(
     usage=USAGE,
 )
 FAST = RetryPolicy(attempts=3, first_seconds=0.01)
+PATIENT = RetryPolicy(attempts=2, first_seconds=100, longest_seconds=100)
 
 
 def test_result_has_every_field(script: Script) -> None:
@@ -144,7 +148,7 @@ def test_calls_of_a_closed_client_say_so_and_are_not_tried_again(script: Script)
 
 def test_client_closed_between_two_tries_says_so(script: Script) -> None:
     script.answers = [UNAVAILABLE, CLASSIFIED]
-    client = Client(script.address, retry=RetryPolicy(attempts=2, first_seconds=2))
+    client = Client(script.address, retry=RetryPolicy(attempts=2, first_seconds=5))
     with ThreadPoolExecutor(1) as pool:
         asked = pool.submit(client.classify, "x")
         wait_for(lambda: bool(script.calls))
@@ -171,13 +175,40 @@ async def test_closing_the_asyncio_client_cancels_no_task_of_its_callers(script:
     assert raised.value.reason == "CLIENT_CLOSED"
 
 
+async def test_watches_of_a_closed_client_say_so(script: Script) -> None:
+    client = AdminClient(script.address)
+    client.close()
+    with pytest.raises(ServerError) as raised:
+        next(client.watch())
+    assert raised.value.reason == "CLIENT_CLOSED"
+    other = AsyncAdminClient(script.address)
+    reading = asyncio.ensure_future(anext(other.watch()))
+    await asyncio.to_thread(wait_for, lambda: bool(script.calls))
+    await other.close()
+    with pytest.raises(ServerError):
+        await asyncio.wait_for(reading, 60)
+    with pytest.raises(ServerError):
+        await anext(other.watch())
+
+
+async def test_asyncio_stream_that_fails_for_good_leaves_nothing_behind(script: Script) -> None:
+    script.answers = [[failure(code_pb2.NOT_FOUND, info("NAME_NOT_FOUND"))]]
+    async with AsyncClient(script.address) as client:
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
+            with pytest.raises(NotFoundError):
+                await client.answer_long("q").result()
+            gc.collect()
+    assert not [w for w in warned if "never awaited" in str(w.message)]
+
+
 async def test_asyncio_stream_cancelled_between_two_tries_ends_at_once(script: Script) -> None:
     script.answers = [[UNAVAILABLE], [chunk("never"), FINAL]]
-    async with AsyncClient(script.address, retry=RetryPolicy(attempts=2, first_seconds=50)) as client:
+    async with AsyncClient(script.address, timeout=200, retry=PATIENT) as client:
         stream = client.answer_long("q")
         read = asyncio.create_task(anext(stream, None))
         await asyncio.to_thread(wait_for, lambda: bool(script.ended))
-        # Before or after the client has the failure: it waits 50 s then.
+        # Before or after the client has the failure, for which it would wait.
         await asyncio.sleep(0.1)
         stream.cancel()
         assert await asyncio.wait_for(read, 30) is None
@@ -186,7 +217,7 @@ async def test_asyncio_stream_cancelled_between_two_tries_ends_at_once(script: S
 
 def test_stream_cancelled_between_two_tries_is_not_tried_again(script: Script) -> None:
     script.answers = [[UNAVAILABLE], [chunk("never"), FINAL]]
-    with Client(script.address, retry=RetryPolicy(attempts=2, first_seconds=50)) as client:
+    with Client(script.address, timeout=200, retry=PATIENT) as client:
         stream = client.answer_long("q")
         with ThreadPoolExecutor(1) as pool:
             read = pool.submit(list, stream)

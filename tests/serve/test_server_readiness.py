@@ -59,7 +59,7 @@ async def test_loading_ready_and_broken_are_three_answers(deck: Deck) -> None:
             stub: Any = inference.InferenceServiceStub(channel)
             await until(channel, LOADING)
             refused = await failure(stub.Classify(inference.ClassifyRequest(adapter="clf", text="x")))
-            assert (refused.code, refused.reason) == ("UNAVAILABLE", "STARTING")
+            assert (refused.code, refused.reason, refused.retry_seconds) == ("UNAVAILABLE", "STARTING", 5)
             may_start.set()
             await until(channel, READY)
             may_start.clear()

@@ -81,7 +81,6 @@ class AdmissionQueue:
         self._waiting_by_caller: Counter[str] = Counter()
         self._seconds: dict[str, float] = {}
         """Smoothed seconds that a request of a name is in the engine."""
-        self._emptied = asyncio.Event()
         self._running_by_caller: Counter[str] = Counter()
         self._adapter_rates = Rates(limits.now.rate_per_adapter)
         self._caller_rates = Rates(limits.now.rate_per_caller)
@@ -120,12 +119,6 @@ class AdmissionQueue:
     def empty(self) -> bool:
         """Whether no request is inside."""
         return not self._inside.total()
-
-    async def wait_empty(self) -> None:
-        """Return when no request is inside."""
-        while not self.empty:
-            self._emptied.clear()
-            await self._emptied.wait()
 
     @asynccontextmanager
     async def enter(self, name: str, caller: str = "", deadline: float = math.inf) -> AsyncIterator[Place]:
@@ -183,7 +176,6 @@ class AdmissionQueue:
             self.fairness.leave(place.name)
             if self.empty:
                 self.fairness.quiet(place.name)
-                self._emptied.set()
         self._pump()
 
     @staticmethod

@@ -96,20 +96,29 @@ class Door:
         if serving:
             await self._health.set(STARTUP, state.SERVING)
 
-    async def quiet(self, since: float) -> None:
-        """Return when no call runs and callers have turned away: none came `since` (monotonic), or none for a while.
+    async def quiet(self, since: float, most: float) -> None:
+        """Return when callers have turned away: none has come `since` (monotonic), or none for a while.
 
-        Who stops a door sooner does not refuse the calls that have just arrived, but ends them as CANCELLED, which
-        clients do not try again (grpc #41785). So a time in which the loop was held up, and could not take up who came,
-        is no quiet.
+        The longer it lasts, the shorter a pause will do; after `most` seconds none is needed. Who stops a door sooner
+        does not refuse the calls that have just arrived, but ends them as CANCELLED, which clients do not try again
+        (grpc #41785). So a time in which the loop was held up, and could not take up who came, is no pause.
         """
-        quiet, before = 0.0, time.monotonic()
-        while quiet < (_QUIET_SECONDS if self._interceptor.last_arrival > since else _MOMENT_SECONDS):
+        begin = before = time.monotonic()
+        pause = 0.0
+        while True:
+            usual = _QUIET_SECONDS if self._interceptor.last_arrival > since else _MOMENT_SECONDS
+            if pause >= usual * (1 - (before - begin) / most):
+                return
             await asyncio.sleep(_SLICE_SECONDS)
             now = time.monotonic()
-            seen = self._interceptor.last_arrival > before or self._interceptor.running
-            quiet = 0.0 if seen or now - before > _LATE_SECONDS else quiet + now - before
+            seen = self._interceptor.last_arrival > before
+            pause = 0.0 if seen or now - before > _LATE_SECONDS else pause + now - before
             before = now
+
+    @property
+    def running(self) -> int:
+        """Calls of loradeck's own methods that were let in and have not ended."""
+        return self._interceptor.running
 
     def cut_off(self, error: LoradeckError) -> None:
         """End every running call with `error`."""

@@ -72,6 +72,8 @@ class DoorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         """When the last call came, monotonic. Probes do not count."""
         self._calls = 0
         """Calls of this door that have not ended."""
+        self.running = 0
+        """Calls of loradeck's own methods that were let in and have not ended."""
         self._cuts: set[Callable[[LoradeckError], None]] = set()
         self._unread = Unread()
         self._probes = 0
@@ -95,11 +97,6 @@ class DoorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         if handler.response_streaming:
             return grpc.stream_stream_rpc_method_handler(self._run(path, metadata, self._streaming(handler)))
         return grpc.stream_unary_rpc_method_handler(self._run(path, metadata, self._unary(handler)))
-
-    @property
-    def running(self) -> int:
-        """Calls that have not ended, without probes."""
-        return self._calls
 
     def cut_off(self, error: LoradeckError) -> None:
         """End every running call with `error`."""
@@ -203,6 +200,9 @@ class DoorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
 
         return run
 
+    def _left(self) -> None:
+        self.running -= 1
+
     def _count(self, path: str, more: int) -> None:
         if path.startswith(OPEN):
             self._probes += more
@@ -243,6 +243,8 @@ class DoorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
                 identity.check_method(call.method)
         if ours:
             self._opened()
+            self.running += 1
+            stack.callback(self._left)
         if self._guard.asks:
             stack.enter_context(self._guard.watching(identity, cut))
             await stack.enter_async_context(self._quotas.call(identity))

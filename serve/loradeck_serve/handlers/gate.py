@@ -13,7 +13,9 @@ class Gate:
         """Raise UnavailableError if closed."""
         if self.closed is not None:
             doing = {"STARTING": "starting", "DRAINING": "shutting down"}.get(self.closed, "restarting its engine")
-            raise UnavailableError(f"the server is {doing}: try again", reason=self.closed, retry_after=1)
+            # An engine takes half a minute and more; who stops has another server beside it, or a new one soon.
+            seconds = 1 if self.closed == "DRAINING" else 5
+            raise UnavailableError(f"the server is {doing}: try again", reason=self.closed, retry_after=seconds)
 
     def check_staying(self) -> None:
         """Raise UnavailableError while the server shuts down."""
