@@ -117,7 +117,7 @@ def test_missing_base_registry_and_config_are_one_line(served_deck: Deck, tmp_pa
     assert adapter.returncode == 1
     assert "is an adapter" in only_line(adapter)
     config = run("--base", "nobody", "--config", str(tmp_path / "no.yaml"))
-    assert config.returncode == 1
+    assert config.returncode == 2
     assert "no.yaml" in only_line(config)
     key = run("--base", "nobody", "--set", "slot=3")
     assert key.returncode == 2
