@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import yaml
 
 from loradeck_client import AdminClient, Client
 from tests.serve.deck import Deck, fill, make_deck
@@ -33,6 +34,7 @@ class Served:
     base: str
     log: Path
     deck: Deck
+    settings: Path
 
     def client(self) -> Client:
         """For applications."""
@@ -46,14 +48,35 @@ class Served:
         """All processes below the server, now."""
         return psutil.Process(self.process.pid).children(recursive=True)
 
+    @contextmanager
+    def limits(self, **limits: int) -> Iterator[None]:
+        """Other limits of the running server, for a while. Only where its settings file is its own."""
+        before = self.settings.read_text()
+        try:
+            self._set(yaml.safe_dump({"limits": limits}))
+            yield
+        finally:
+            self._set(before)
+
+    def _set(self, settings: str) -> None:
+        changes = self.log.read_text().count("limits changed")
+        self.settings.write_text(settings)
+        deadline = time.monotonic() + 30
+        while self.log.read_text().count("limits changed") == changes:
+            assert time.monotonic() < deadline, "the server did not take other limits"
+            time.sleep(0.05)
+
 
 @contextmanager
-def served(deck: Deck, folder: Path, *arguments: str) -> Iterator[Served]:
-    """`loradeck serve` as a child process; whatever happens, nothing of it is left."""
+def served(deck: Deck, folder: Path, *arguments: str, settings: Path | None = None) -> Iterator[Served]:
+    """`loradeck serve` as a child process; whatever happens, nothing of it is left. `settings`: none are empty ones."""
     folder.mkdir(parents=True, exist_ok=True)
     out, log = folder / "out.txt", folder / "log.txt"
+    if settings is None:
+        settings = folder / "settings.yaml"
+        settings.write_text("{}\n")
     command = [
-        *LORADECK, "serve", "--base", f"dir:{deck.base.folder}", "--registry", deck.url,
+        *LORADECK, "serve", "--config", str(settings), "--base", f"dir:{deck.base.folder}", "--registry", deck.url,
         "--port", "0", "--admin-port", "0", "--metrics-port", "0", "--set", "engine.dtype=float32",
         "--set", "engine.enforce_eager=true",
         "--set", f"cache={folder / 'cache'}", "--set", "engine.kv_cache_gib=0.25", *arguments,
@@ -69,7 +92,7 @@ def served(deck: Deck, folder: Path, *arguments: str) -> Iterator[Served]:
                 raise AssertionError(f"the server did not get ready:\n{log.read_text()[-4000:]}")
             time.sleep(0.1)
         children = psutil.Process(process.pid).children(recursive=True)
-        yield Served(process, ready[1], ready[2], ready[3], ready[4], log, deck)
+        yield Served(process, ready[1], ready[2], ready[3], ready[4], log, deck, settings)
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)

@@ -45,7 +45,7 @@ def secured(served_deck: Deck, tmp_path_factory: pytest.TempPathFactory) -> Iter
     """A server of this module's own; the last test kills it."""
     folder = tmp_path_factory.mktemp("secured")
     guarded = Guarded(folder)
-    with served(served_deck, folder / "server", "--config", str(guarded.write(folder / "serve.yaml"))) as server:
+    with served(served_deck, folder / "server", settings=guarded.write(folder / "serve.yaml")) as server:
         yield Secured(server, guarded)
 
 
