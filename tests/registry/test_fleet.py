@@ -12,7 +12,7 @@ import pytest
 
 from loradeck_registry import layout
 from loradeck_registry.errors import ConflictError, InvalidError, NotFoundError
-from loradeck_registry.fleet import members, records
+from loradeck_registry.fleet import members, moving, records
 from loradeck_registry.fleet.records import Answer, Vote
 from loradeck_registry.registry import Registry
 from tests.registry.support import push
@@ -201,3 +201,24 @@ def test_unknown_revision_is_said_before_anybody_is_asked(fleet: Registry) -> No
     with talking(fleet, "a") as heard, pytest.raises(NotFoundError):
         fleet.move_together("clf", "prod", "9", seconds=5)
     assert not heard
+
+
+def test_time_in_which_nobody_looked_makes_nobody_gone(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [100.0]
+    monkeypatch.setattr(moving.time, "monotonic", lambda: clock[0])
+    membership = registry.membership("one", "base", ttl=3.0)
+    membership.join()
+    watch = moving._Watch(registry._store)
+
+    def gone_after(seconds: float) -> set[str]:
+        clock[0] += seconds
+        watch.look()
+        return watch.gone
+
+    assert not gone_after(1)
+    assert not gone_after(60), "the looker was held up, not the member"
+    membership.renew()
+    assert not gone_after(1)
+    assert [bool(gone_after(1)) for _ in range(4)] == [False, False, False, True]
+    membership.renew()
+    assert not gone_after(1), "who comes back counts again"

@@ -12,6 +12,7 @@ import loradeck.inference.v1 as inference
 from loradeck_registry.errors import ConflictError, PreconditionError
 from loradeck_registry.fleet import records
 from loradeck_registry.fleet.moving import Together
+from loradeck_serve.fleet.member import FleetMember
 from tests.serve.conftest import Running, Start
 from tests.serve.deck import Deck
 from tests.support.tiny import make_tiny_base
@@ -125,6 +126,25 @@ async def test_stopped_server_is_a_member_no_more(start: Start, deck: Deck) -> N
     assert [member.id for member in deck.registry.members()] == [running.server._fleet.id]  # type: ignore[union-attr]
     running.server.stop()
     await asyncio.wait_for(running.task, 20)
+    assert not deck.registry.members()
+
+
+async def test_renewal_behind_the_leaving_makes_no_member_again(deck: Deck, monkeypatch: pytest.MonkeyPatch) -> None:
+    member = FleetMember(deck.registry, "base", 0.01)
+    leave = member._membership.leave
+
+    def slow() -> None:
+        time.sleep(0.3)
+        leave()
+
+    monkeypatch.setattr(member._membership, "leave", slow)
+    await member.join()
+    renewing = asyncio.create_task(member.run())
+    await asyncio.sleep(0.05)
+    await member.leave()
+    renewing.cancel()
+    await asyncio.gather(renewing, return_exceptions=True)
+    member._thread.shutdown(wait=True)
     assert not deck.registry.members()
 
 

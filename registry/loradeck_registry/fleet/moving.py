@@ -58,11 +58,17 @@ Progress = Callable[[tuple[Standing, ...]], None]
 
 
 class _Watch:
-    """Who of the members lives, by this process's own clock: one whose beat stays the same for its `ttl` is gone."""
+    """Who of the members lives, by this process's own clock: one whose beat stays the same for its `ttl` is gone.
+
+    While this process is held up it does not look, so that time shows nothing: of any stretch between two looks at most
+    half a `ttl` counts.
+    """
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._seen: dict[str, tuple[Member, int, float]] = {}
+        """Each member, its last beat, and the seconds for which that has stayed the same."""
+        self._looked = time.monotonic()
         self._next = 0.0
         self.gone: set[str] = set()
 
@@ -82,17 +88,21 @@ class _Watch:
         if not now and moment < self._next:
             return
         self._next = moment + _LOOK
+        passed, self._looked = moment - self._looked, moment
         newest = beats(self._store)
-        if newest.keys() - self._seen.keys():
-            for member in members(self._store):
-                self._seen.setdefault(member.id, (member, member.beat, moment))
-        for identifier, (member, beat, since) in self._seen.items():
+        for identifier, (member, beat, unchanged) in self._seen.items():
             latest = newest.get(identifier)
             if latest is not None and latest != beat:
-                self._seen[identifier] = (member, latest, moment)
+                self._seen[identifier] = (member, latest, 0.0)
                 self.gone.discard(identifier)
-            elif latest is None or moment - since > member.ttl:
-                self.gone.add(identifier)
+            else:
+                unchanged += min(passed, member.ttl / 2)
+                self._seen[identifier] = (member, beat, unchanged)
+                if latest is None or unchanged > member.ttl:
+                    self.gone.add(identifier)
+        if newest.keys() - self._seen.keys():
+            for member in members(self._store):
+                self._seen.setdefault(member.id, (member, member.beat, 0.0))
 
 
 class _Move:

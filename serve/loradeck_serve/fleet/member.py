@@ -30,6 +30,7 @@ class FleetMember:
         # A thread of its own: behind long downloads the others would take this server for dead.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="fleet")
         self._warned = False
+        self._left = False
 
     @property
     def id(self) -> str:
@@ -48,12 +49,16 @@ class FleetMember:
 
     async def leave(self) -> None:
         """Be none any more; nobody waits for this server from now on."""
+        # A renewal behind it would make this server a member again.
+        self._left = True
         leaving = asyncio.get_running_loop().run_in_executor(self._thread, self._membership.leave)
         # A registry that does not answer must not hold up the stop: the membership ends by its time.
         await asyncio.wait([leaving], timeout=_LEAVE_SECONDS)
         self._thread.shutdown(wait=False)
 
     async def _write(self, write: Callable[[], None]) -> None:
+        if self._left:
+            return
         try:
             await asyncio.get_running_loop().run_in_executor(self._thread, write)
         except LoradeckError as error:

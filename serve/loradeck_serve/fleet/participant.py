@@ -50,6 +50,7 @@ class Participant:
         self._hide = hide
         self._known: deque[str] = deque(maxlen=_REMEMBERED)
         self._moves: dict[str, asyncio.Task[None]] = {}
+        self._closed = False
 
     async def join(self) -> None:
         """Take part in what is under way already. Call it once this server is seen by the others."""
@@ -61,13 +62,14 @@ class Participant:
 
     def consider(self, move: str) -> None:
         """Take part in a move, once, however often one hears of it."""
-        if move not in self._known:
+        if move not in self._known and not self._closed:
             self._known.append(move)
             task = self._moves[move] = asyncio.create_task(self._run(move), name=f"move {move}")
             task.add_done_callback(lambda _: self._moves.pop(move, None))
 
     async def close(self) -> None:
         """Take part in nothing any more."""
+        self._closed = True
         tasks = list(self._moves.values())
         for task in tasks:
             task.cancel()
