@@ -308,12 +308,14 @@ async def test_leaving_a_stream_aborts_the_request(stage) -> None:
     await anext(stream)
     await stream.aclose()
 
+    begun = asyncio.Event()
+
     async def consume() -> None:
         async for _ in stage.engine.generate("cancelled", [1, 2], GenerateSettings(max_tokens=240), None):
-            pass
+            begun.set()
 
     task = asyncio.create_task(consume())
-    await asyncio.sleep(0.05)
+    await asyncio.wait_for(begun.wait(), 60)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -340,6 +342,8 @@ async def test_a_dead_engine_says_so_and_leaves_no_process(stage) -> None:
     async def long_request() -> None:
         await stage.generate([1, 2, 3], None, max_tokens=240)
 
+    # Stopped first, so that the request cannot end before the engine does.
+    children[0].suspend()
     request = asyncio.create_task(long_request())
     await asyncio.sleep(0.05)
     children[0].kill()

@@ -47,8 +47,7 @@ class Fleet:
     def start(self, number: int) -> tuple[ExitStack, Served]:
         """A server, ready."""
         stack = ExitStack()
-        settings = ("--port", str(self.ports[number]), "--set", "heartbeat_seconds=1", "--set", "drain_seconds=30",
-                    "--host-adapters", "8")  # fmt: skip
+        settings = ("--port", str(self.ports[number]), "--set", "drain_seconds=30", "--host-adapters", "8")  # fmt: skip
         return stack, stack.enter_context(served(self.deck, self.folder / f"server-{number}", *settings))
 
     def restart(self, number: int) -> None:

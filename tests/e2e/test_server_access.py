@@ -64,11 +64,15 @@ async def test_refused_callers_learn_why_while_a_good_one_gets_the_right_tokens(
                 replies.append((await call.result()).text)
 
         answering = asyncio.create_task(steady())
+
+        async def answered(count: int) -> None:
+            async with asyncio.timeout(120):
+                while len(replies) < count and not answering.done():  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
+
+        await answered(1)
         lines = await transcript(secured.server.inference, secured.server.admin, secured.guarded)
-        assert replies, "the good caller was not answered meanwhile"
-        async with asyncio.timeout(30):
-            while len(replies) < 10 and not answering.done():  # noqa: ASYNC110
-                await asyncio.sleep(0.05)
+        await answered(len(replies) + 10)
         assert not answering.done(), "the good caller was refused"
         answering.cancel()
         await asyncio.gather(answering, return_exceptions=True)
@@ -76,9 +80,22 @@ async def test_refused_callers_learn_why_while_a_good_one_gets_the_right_tokens(
     assert set(replies) == {golden.text}
 
 
+async def struck_in_the_middle(client: AsyncClient) -> bool:
+    """Whether one of ever longer deadlines ended an answer that had begun: which one does depends on the machine."""
+    long = Sampling(temperature=0, max_tokens=400)
+    for seconds in (0.03, 0.06, 0.12, 0.25, 0.5, 1, 2, 4, 8):
+        begun = False
+        try:
+            async for _ in client.answer_long("What?", context=CONTEXT, adapter="long", sampling=long, timeout=seconds):
+                begun = True
+        except DeadlineError:
+            if begun:
+                return True
+    return False
+
+
 async def test_an_expired_deadline_ends_the_request_in_the_engine(secured: Secured) -> None:
     guarded, where = secured.guarded, secured.server
-    long = Sampling(temperature=0, max_tokens=400)
     async with (
         AsyncClient(where.inference, access=guarded.access("steady"), retry=ONCE, timeout=60) as client,
         AsyncAdminClient(where.admin, access=guarded.access("ops"), retry=ONCE) as operator,
@@ -86,8 +103,7 @@ async def test_an_expired_deadline_ends_the_request_in_the_engine(secured: Secur
         await operator.load("long")
         # The deadline counts from a connection that stands.
         await client.answer_long("What?", context=CONTEXT, adapter="long", sampling=Sampling(max_tokens=1)).result()
-        with pytest.raises(DeadlineError):
-            await client.answer_long("What?", context=CONTEXT, adapter="long", sampling=long, timeout=0.2).result()
+        assert await struck_in_the_middle(client), "no deadline struck an answer that had begun"
         async with asyncio.timeout(60):
             while any(adapter.running_requests for adapter in await operator.list()):  # noqa: ASYNC110
                 await asyncio.sleep(0.05)

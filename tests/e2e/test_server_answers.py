@@ -72,10 +72,25 @@ def test_long_answer_streams_what_the_final_message_holds(server: Served) -> Non
     with server.client() as client, client.answer_long("What opened?", context=TEXT, adapter="long") as stream:
         chunks = list(stream)
         final = stream.result()
-    assert len(chunks) > 3
+    assert len(chunks) > 1
     assert "".join(chunk.text for chunk in chunks) == final.text
     assert final.usage.output_tokens == 24
     assert final.finish_reason == "length"
+
+
+def test_long_answer_comes_while_it_is_written(server: Served) -> None:
+    # Long, and with no wait for tokens that share a chunk: whoever stalls for a moment still sees most of it come.
+    many = Sampling(temperature=0, max_tokens=300)
+    with (
+        server.limits(chunk_milliseconds=0),
+        server.client() as client,
+        client.answer_long("What?", context=TEXT, adapter="long@1", sampling=many) as stream,
+    ):
+        chunks = list(stream)
+        final = stream.result()
+    assert "".join(chunk.text for chunk in chunks) == final.text
+    assert final.usage.output_tokens == 300
+    assert len(chunks) > 3
 
 
 def test_generate_renders_the_tasks_template(server: Served) -> None:

@@ -33,6 +33,11 @@ class FakeEngine:
         self.violations: list[str] = []
         self.most_distinct = 0
         self.load_seconds = 0.0
+        self.loading: list[str] = []
+        """Digests whose load has begun."""
+        self.load_gate = asyncio.Event()
+        """Loads that have begun wait here."""
+        self.load_gate.set()
         self.gate = asyncio.Event()
         """Requests wait here before their first step."""
         self.gate.set()
@@ -44,7 +49,9 @@ class FakeEngine:
         self._check_alive()
         if adapter.digest in self.loaded:
             return
+        self.loading.append(adapter.digest)
         await asyncio.sleep(self.load_seconds)
+        await self.load_gate.wait()
         if adapter.digest in self.refuse:
             raise PreconditionError("refused by the test", reason="ENGINE_REFUSED")
         if len(self.loaded) >= self.info.host_adapters:

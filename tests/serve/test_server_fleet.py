@@ -15,6 +15,7 @@ from loradeck_registry.fleet.moving import Together
 from loradeck_serve.fleet.member import FleetMember
 from tests.serve.conftest import Running, Start
 from tests.serve.deck import Deck
+from tests.serve.waiting import until
 from tests.support.tiny import make_tiny_base
 
 
@@ -74,10 +75,11 @@ async def test_one_refusal_moves_nobody_and_says_why(start: Start, deck: Deck) -
 
 async def test_server_that_comes_while_others_prepare_is_asked_too(start: Start, deck: Deck) -> None:
     first = await start(heartbeat_seconds=0.5)
-    first.engine.load_seconds = 1.5
+    first.engine.load_gate.clear()
     moving = asyncio.create_task(move(deck))
-    await asyncio.sleep(0.3)
+    await until(lambda: bool(first.engine.loading))
     second = await start(heartbeat_seconds=0.5)
+    first.engine.load_gate.set()
     together = await moving
     assert states(together) == ["flipped", "flipped"]
     assert [await revision_of(first), await revision_of(second)] == [2, 2]
@@ -160,10 +162,11 @@ async def test_alias_that_somebody_moves_meanwhile_is_a_conflict_and_the_servers
     start: Start, deck: Deck
 ) -> None:
     running = await start(heartbeat_seconds=0.5)
-    running.engine.load_seconds = 1.0
+    running.engine.load_gate.clear()
     moving = asyncio.create_task(move(deck))
-    await asyncio.sleep(0.4)
+    await until(lambda: bool(running.engine.loading))
     deck.registry.move_alias("clf", "prod", "2", why="quicker")
+    running.engine.load_gate.set()
     with pytest.raises(ConflictError):
         await moving
     assert deck.registry.history("clf", "prod")[0].why == "quicker"

@@ -174,8 +174,11 @@ async def test_more_adapters_than_slots_and_places_are_all_served(start: Start, 
 
 async def test_one_load_serves_all_who_wait(start: Start) -> None:
     running = await start()
-    running.engine.load_seconds = 1
-    replies = await asyncio.gather(*(running.inference.Classify(CLASSIFY) for _ in range(20)))
+    running.engine.load_gate.clear()
+    asked = [running.inference.Classify(CLASSIFY) for _ in range(20)]
+    await until(lambda: running.server._queue.waiting == 20 and bool(running.engine.loading))
+    running.engine.load_gate.set()
+    replies = await asyncio.gather(*asked)
     assert len(running.engine.loads) == 1
     assert {r.provenance.residency for r in replies} == {inference.RESIDENCY_REMOTE}
     assert all(r.provenance.load_time.ToNanoseconds() > 0 for r in replies)

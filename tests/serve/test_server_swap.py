@@ -118,11 +118,13 @@ async def test_move_that_comes_while_another_one_fails_is_followed_at_once(start
     running = await start()
     assert await revision_of(running) == 1
     running.engine.refuse.add(deck.registry.resolve("clf@2").digest)
-    running.engine.load_seconds = 0.5
+    running.engine.load_gate.clear()
+    begun = len(running.engine.loading)
     deck.registry.move_alias("clf", "prod", "2")
-    await asyncio.sleep(0.3)
+    await until(lambda: len(running.engine.loading) > begun)
     # The first load is on its way; when it fails, it is not what is meant any more.
     deck.registry.move_alias("clf", "prod", str(good.number))
+    running.engine.load_gate.set()
     begin = time.monotonic()
     await means(running, good.number)
     assert time.monotonic() - begin < 10, "the second move waited for the first one's next attempt"

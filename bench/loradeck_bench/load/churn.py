@@ -15,7 +15,7 @@ from loradeck_registry.registry import Registry, Revision
 
 OPERATIONS = ("publish", "move", "unload")
 WHY = "churn during a load test"
-PATIENCE = 10.0
+PATIENCE = 30.0
 """Longest wait for the server to follow a move."""
 
 Asked = tuple[str, int, int | None]
@@ -70,6 +70,8 @@ class Churn:
     """Answers of the first revisions that were asked for after the load, in calm."""
     _heard: asyncio.Event = field(default_factory=asyncio.Event)
     _watching: "asyncio.Task[None] | None" = None
+    _writing: "asyncio.Future[None] | None" = None
+    """The last move: its thread goes on when the churn is cancelled."""
 
     @classmethod
     def of(
@@ -109,6 +111,8 @@ class Churn:
 
     async def restore(self) -> None:
         """Move every alias back to what it meant at first. Raises what moving raises."""
+        if self._writing is not None:
+            await asyncio.wait([self._writing])
         for one in self.aliases:
             if one.now.number != one.first.number:
                 await asyncio.to_thread(self._move_alias, one, one.first)
@@ -153,7 +157,8 @@ class Churn:
         self.flips.append(flip)
         self._heard.clear()
         try:
-            await asyncio.to_thread(self._move_alias, alias, target)
+            self._writing = asyncio.ensure_future(asyncio.to_thread(self._move_alias, alias, target))
+            await asyncio.shield(self._writing)
         except LoradeckError:
             self.flips.remove(flip)
             raise

@@ -1,5 +1,8 @@
 """Churn beside a load: what it takes, and how replies are judged that came meanwhile. tests/e2e runs it for real."""
 
+import asyncio
+import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -123,3 +126,29 @@ def test_published_copy_has_the_same_files_under_a_new_digest(registry: Registry
     assert copy.digest != alias.first.digest
     assert copy.manifest.files == alias.first.manifest.files
     assert copy.manifest.provenance["copy_of"] == "clf@1"
+
+
+async def test_a_move_that_still_runs_when_the_churn_ends_is_undone_too(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = Churn.of(registry, None, ["clf"], "publish,move", 1.0)  # type: ignore[arg-type]
+    (alias,) = made.aliases
+    alias.known.append(made._publish(alias))
+    begun, goes_on = threading.Event(), threading.Event()
+    move_alias = registry.move_alias
+
+    def slow(*arguments: Any, **options: Any) -> Any:
+        begun.set()
+        goes_on.wait(30)
+        return move_alias(*arguments, **options)
+
+    monkeypatch.setattr(registry, "move_alias", slow)
+    moving = asyncio.create_task(made._move(alias, time.monotonic))
+    assert await asyncio.to_thread(begun.wait, 30)
+    moving.cancel()
+    restoring = asyncio.create_task(made.restore())
+    await asyncio.sleep(0.05)
+    goes_on.set()
+    await restoring
+    assert registry.resolve("clf@prod").number == 1
+    assert [entry.revision for entry in registry.history("clf", "prod")][:2] == [1, 2]

@@ -139,7 +139,7 @@ def _main(folder: Path) -> None:
     deck = make_deck(folder / "deck")
     fill(deck)
     guarded = Guarded(folder)
-    with served(deck, folder / "server", "--config", str(guarded.write(folder / "serve.yaml"))) as server:
+    with served(deck, folder / "server", settings=guarded.write(folder / "serve.yaml")) as server:
         print("\n".join(asyncio.run(transcript(server.inference, server.admin, guarded))))
 
 
