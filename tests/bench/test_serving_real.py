@@ -23,10 +23,10 @@ def quiet() -> Console:
 
 def test_flips_cliff_and_classification_on_one_server() -> None:
     flip_plan = flips.FlipPlan(
-        flips=3, adapters=2, replies=60, before=2.0, settle=3.0, most_seconds=60.0, saturation_seconds=2.0, prompts=3
+        flips=3, adapters=2, replies=60, before=2.0, settle=3.0, most_seconds=60.0, saturation_seconds=5.0, prompts=3
     )
     cliff_plan = cliff.CliffPlan(
-        slots=2, multiples=(1, 4), seconds=4.0, stretches=1, saturation_seconds=2.0, concurrency=8, max_tokens=8
+        slots=2, multiples=(1, 4), seconds=4.0, stretches=1, saturation_seconds=5.0, concurrency=8, max_tokens=8
     )
     label_plan = classify.ClassifyPlan(rounds=1, single=4, together=8, prompt_tokens=100, concurrency=4)
     names = [f"cliff-{number}" for number in range(8)]
