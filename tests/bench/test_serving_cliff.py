@@ -32,7 +32,7 @@ async def test_adapters_beyond_the_slots_show() -> None:
     address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     await server.start()
     plan = CliffPlan(
-        slots=4, multiples=(1, 2), seconds=3.0, saturation_seconds=1.0, share=0.9, concurrency=2, max_tokens=1
+        slots=4, multiples=(1, 2), seconds=3.0, saturation_seconds=4.0, share=0.9, concurrency=2, max_tokens=1
     )
     said: list[str] = []
     try:

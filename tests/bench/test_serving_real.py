@@ -66,7 +66,7 @@ def test_front_end_beside_the_pipe_and_http() -> None:
         assert result[key] > 0
     assert "ttft_overhead_ms" in result
     # An engine that waits by spinning would slow the others down.
-    assert max(result["idle_cores"].values()) < 0.5
+    assert max(result["idle_cores"].values()) < 0.8
 
 
 def test_adapters_beside_their_base() -> None:

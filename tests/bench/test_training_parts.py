@@ -39,7 +39,7 @@ def test_memory_over_time_sees_a_peak_and_its_phase() -> None:
             process.stdout.readline()
             # As many samples without it as the last point may stand for.
             phase, seen = "late", len(trace.samples)
-            while len(trace.samples) < seen + 4:
+            while len(trace.samples) < seen + 4 + seen // 20:
                 time.sleep(0.01)
             print(file=process.stdin, flush=True)
             process.wait()

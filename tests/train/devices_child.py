@@ -7,8 +7,11 @@ from pathlib import Path
 from rich.console import Console
 
 
-def take_part(recipe: str, output: str, rank: int, size: int, port: int, sharding: str, resume: bool) -> None:
-    """Run a recipe given as JSON as process `rank` of `size`; the first one writes `figures.json` beside `output`."""
+def take_part(
+    recipe: str, output: str, rank: int, size: int, port: int, sharding: str, resume: bool, hold: int
+) -> None:
+    """Run a recipe given as JSON as process `rank` of `size`; the first one writes `figures.json` beside `output`, and
+    waits behind step `hold`, if that is not 0, until `go` is beside it too."""
     launcher = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     os.environ.update({name: str(value) for name, value in launcher.items()})
     if sharding:
@@ -19,9 +22,12 @@ def take_part(recipe: str, output: str, rank: int, size: int, port: int, shardin
     from loradeck_train.loop.world import join
     from loradeck_train.recipe.files import parse_recipe
     from loradeck_train.run import run
+    from tests.train.holding import hold_behind
 
     torch.set_num_threads(1)
     parsed, folder = parse_recipe(json.loads(recipe)), Path(output)
+    if hold and rank == 0:
+        hold_behind(hold, folder.with_suffix(".go"))
     if not join().main:
         follow(parsed, None, folder, resume=resume)
         return

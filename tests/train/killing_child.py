@@ -13,11 +13,13 @@ from loradeck_train.loop.interrupting import InterruptedTraining
 from loradeck_train.loop.sealing import write_checkpoint
 from loradeck_train.recipe.files import parse_recipe
 from loradeck_train.run import run
+from tests.train.holding import hold_behind
 
 
-def train(recipe: str, output: str, largest_file: int | None = None) -> None:
+def train(recipe: str, output: str, largest_file: int | None = None, hold: int = 0) -> None:
     """Run a recipe given as JSON, resumed if there is something to resume. Exit codes: 0 done, 3 interrupted, 4 refused
-    with its reason in `error.txt`. `largest_file` is the process's limit in bytes, as a disk that is full."""
+    with its reason in `error.txt`. `largest_file` is the process's limit in bytes, as a disk that is full. Waits behind
+    step `hold`, if that is not 0, until OUTPUT/go is there."""
     import resource
 
     import torch
@@ -25,6 +27,8 @@ def train(recipe: str, output: str, largest_file: int | None = None) -> None:
     torch.set_num_threads(1)
     folder = Path(output)
     folder.mkdir(exist_ok=True)
+    if hold:
+        hold_behind(hold, folder / "go")
     if largest_file is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, resource.RLIM_INFINITY))
     try:

@@ -66,7 +66,7 @@ def test_an_extracted_adapter_nears_the_checkpoint_with_its_rank(
     out = ["--output", tmp_path / "out"]
     small = _figures(_call(["extract", "full", "--rank", "2", "--score", "--ranks", "2,8,128", *common, *out]))
     table = {row["rank"]: row for row in small["table"]}
-    assert table[2]["error"] > table[8]["error"] > table[128]["error"] < 1e-3
+    assert table[2]["error"] > table[8]["error"] > table[128]["error"] < 5e-3
     assert table[2]["energy"] < table[8]["energy"] < table[128]["energy"]
     for row in table.values():
         assert row["energy"] == pytest.approx(1 - row["error"] ** 2, abs=1e-6)

@@ -45,12 +45,13 @@ class Launch:
     """The processes of one run, started."""
 
     def __init__(
-        self, processes: Any, recipe: Recipe, output: Path, size: int, sharding: str = "", resume: bool = False
-    ) -> None:
+        self, processes: Any, recipe: Recipe, output: Path, size: int, sharding: str = "", resume: bool = False,
+        hold: int = 0,
+    ) -> None:  # fmt: skip
         self.output = output
         port, text = free_ports(1)[0], recipe.model_dump_json(exclude_none=True)
         self.processes: list[ForkServerProcess] = [
-            processes.Process(target=take_part, args=(text, str(output), rank, size, port, sharding, resume))
+            processes.Process(target=take_part, args=(text, str(output), rank, size, port, sharding, resume, hold))
             for rank in range(size)
         ]
         for process in self.processes:
@@ -144,7 +145,7 @@ def test_two_processes_equal_one(
     assert parts.keys() == whole.keys()
     for name, tensor in whole.items():
         assert tensor.numel() > 0
-        torch.testing.assert_close(parts[name], tensor, rtol=5e-2, atol=2e-3 if close < 0.01 else 2e-2, msg=name)
+        torch.testing.assert_close(parts[name], tensor, rtol=5e-2, atol=2e-3 if close < 0.01 else 4e-2, msg=name)
     assert not list((tmp_path / "two").glob(".rank-*"))
 
 
@@ -158,17 +159,18 @@ def test_killed_or_stopped_they_go_on_exactly(sharding: str, processes: Any, rec
         optimisation={"max_steps": 40, "batch_size": 3},
     )
     whole = Launch(processes, recipe, tmp_path / "whole", 2, sharding).figures()
-    killed = Launch(processes, recipe, tmp_path / "cut", 2, sharding)
+    killed = Launch(processes, recipe, tmp_path / "cut", 2, sharding, hold=5)
     killed.wait_for_steps(4)
     for process in killed.processes:
         process.kill()
     killed.finish()
     # One of them is asked to stop: all stop after the same step, and keep it.
-    stopped = Launch(processes, recipe, tmp_path / "cut", 2, sharding, resume=True)
+    stopped = Launch(processes, recipe, tmp_path / "cut", 2, sharding, resume=True, hold=10)
     stopped.wait_for_steps(8)
     pid = stopped.processes[1].pid
     assert pid is not None
     os.kill(pid, signal.SIGTERM)
+    (tmp_path / "cut.go").touch()
     assert stopped.finish() == [1, 1]
     kept = complete_checkpoints(tmp_path / "cut" / "checkpoints")[-1]
     assert {path.name for path in kept.glob("rng_state*")} == {"rng_state_0.pth", "rng_state_1.pth"}
@@ -193,7 +195,7 @@ def test_accelerate_launches_a_sharded_run(recipe_of: Build, tmp_path: Path) -> 
     command += ["--output", tmp_path / "out", "--json", figures]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, *map(str, command)], env=environment, capture_output=True, text=True, timeout=240, check=False
+        [sys.executable, *map(str, command)], env=environment, capture_output=True, text=True, timeout=800, check=False
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     found = json.loads(figures.read_text())

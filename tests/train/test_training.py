@@ -66,7 +66,7 @@ def test_measurements_are_recorded(recipe_of: Build, tmp_path: Path) -> None:
     assert record["steps"] == 10
     # Two epochs of five batches each: every training row twice, padding not counted.
     assert record["tokens"] == 2 * sum(lengths)
-    assert record["tokens_per_second"] == pytest.approx(record["tokens"] / record["seconds"], rel=0.01)
+    assert record["tokens_per_second"] == pytest.approx(record["tokens"] / record["seconds"], rel=0.05)
     assert record["peak_bytes"] > 4 * record["parameters"] / 2
     hidden, rank = 128, 4
     modules = 2 * ((hidden + hidden) * 2 + (hidden + 64) * 2 + (hidden + 256) * 3)

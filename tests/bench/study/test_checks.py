@@ -69,12 +69,14 @@ def test_full_study_that_does_not_fit_says_so_and_starts_nothing(
     tree: Tree, write: Callable[[Tree], Path], tmp_path: Path
 ) -> None:
     full = {"recipe": "econ-it/clf-full", "base": "main", "data": "texts"}
+    # More than any machine that runs tests has.
+    tree["scales"]["full"]["bases"]["main"]["source"] = "hub:meta-llama/Llama-2-70b-hf"
     study = write({**without_runs(tree), "runs": {"full": full}})
     command = [*LORADECK, "study", "run", str(study), "--scale", "full", "--work", str(tmp_path / "work")]
     found = subprocess.run(command, capture_output=True, text=True, timeout=250, check=False)
     assert found.returncode == 1, found.stderr
     assert "memory for full:" in found.stdout
-    assert "weights of Qwen/Qwen2-7B" in found.stdout
+    assert "weights of meta-llama/Llama-2-70b-hf" in found.stdout
     assert found.stderr.startswith("error: ")
     assert found.stderr.count("\n") == 1
     assert not (tmp_path / "work" / "small" / "full" / "registry").exists()
@@ -82,4 +84,4 @@ def test_full_study_that_does_not_fit_says_so_and_starts_nothing(
     command = [*LORADECK, "study", "status", str(study), "--scale", "full", "--work", str(tmp_path / "work")]
     said = subprocess.run([*command, "--json", "-"], capture_output=True, text=True, timeout=200, check=True).stdout
     steps = {step["step"]: step for step in json.loads(said)["steps"]}
-    assert steps["runs/full"]["estimate"] > 3600, "two epochs of 9,000 rows on 7 billion parameters"
+    assert steps["runs/full"]["estimate"] > 3600, "two epochs of 9,000 rows on 70 billion parameters"

@@ -43,7 +43,10 @@ class HistoryWriter(TrainerCallback):  # type: ignore[misc]
         self.validations = [entry for entry in self.validations if entry["step"] <= state.global_step]
         lines = sorted([*self.entries, *self.validations], key=lambda entry: entry["step"])
         with writing("the history", self._path.parent):
-            self._path.write_text("".join(json.dumps(entry) + "\n" for entry in lines))
+            # Replaced as one: a kill in between would lose the losses of the steps that were kept.
+            fresh = self._path.with_name(f".{self._path.name}.new")
+            fresh.write_text("".join(json.dumps(entry) + "\n" for entry in lines))
+            fresh.replace(self._path)
 
     def on_log(
         self,

@@ -1,8 +1,10 @@
 """Devices that a run can be planned for: named GPUs, and this machine."""
 
+import contextlib
 import difflib
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 import torch
@@ -12,6 +14,8 @@ from loradeck_registry.errors import InvalidError
 GIB = 2**30
 _UTILISATION = 0.4
 _PROBE_SECONDS = 0.3
+_CONTAINER_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+"""Versions 2 and 1 of Linux's control groups; the first says `max` where there is no limit."""
 
 
 @dataclass(frozen=True)
@@ -59,22 +63,32 @@ def this_machine(precision: str) -> Device:
         return Device(name, torch.cuda.get_device_properties(0).total_memory, _measured(dtype, "cuda"), cuda=True)
     return Device(
         f"this machine ({torch.get_num_threads()} threads)",
-        psutil.virtual_memory().total,
+        _memory(),
         _measured(dtype, "cpu"),
         cuda=False,
     )
 
 
+def _memory() -> int:
+    """Bytes that this process may use: the machine's, or those of the container it runs in."""
+    found = psutil.virtual_memory().total
+    for limit in _CONTAINER_LIMITS:
+        with contextlib.suppress(OSError, ValueError):
+            found = min(found, int(limit.read_text()))
+    return int(found)
+
+
 def _measured(dtype: torch.dtype, kind: str) -> float:
     size = 768 if kind == "cpu" else 4096
     a, b = torch.randn(size, size, dtype=dtype, device=kind), torch.randn(size, size, dtype=dtype, device=kind)
-    for _ in range(3):
-        a @ b
+    a @ b
+    # A processor without units for bfloat16 may take a second per product.
+    together = 1 if kind == "cpu" else 4
     count, started = 0, time.perf_counter()
     while time.perf_counter() - started < _PROBE_SECONDS:
-        for _ in range(4):
+        for _ in range(together):
             a @ b
         if kind == "cuda":
             torch.cuda.synchronize()
-        count += 4
+        count += together
     return _UTILISATION * count * 2 * size**3 / (time.perf_counter() - started)
